@@ -1,0 +1,298 @@
+"""Budget: can they afford it? Hold the most a call may cost, then settle what it did cost.
+
+The model is payments: authorise, capture, void. A call's ceiling is held on every window of its tenant before the first byte
+leaves, and the provider's output limit equals what was held, so what is spent never exceeds a cap. One reservation settles
+exactly once, whatever is cancelled meanwhile.
+
+Windows are calendar windows in UTC whose id is part of the scope, so nothing is ever reset; a call belongs to the windows
+in which it was reserved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+
+from headgate.model.money import Usage
+from headgate.model.record import CallRecord
+from headgate.model.tenancy import WINDOWS, Principal, Window, Wishes
+
+_SHAPES = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m", "total": ""}
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """One counter that a call is held against: an account, one of its windows, and its cap (None: only counted)."""
+
+    account: str
+    window: str
+    cap: int | None = None
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to hold `amount` nano-USD on every scope, or on none. `lease` is in seconds."""
+
+    id: str
+    scopes: tuple[Scope, ...]
+    amount: int
+    lease: float
+    entry: Entry
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the journal: who pays for what. Money is nano-USD; `saved` is what the call would have cost."""
+
+    tenant: str
+    key: str = ""
+    user: str | None = None
+    feature: str | None = None
+    route: str = ""
+    model: str = ""
+    deployment: str = ""
+    source: str = "live"
+    amount: int = 0
+    saved: int = 0
+    usage: Usage = Usage()
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """What is spent and what is held on one scope, in nano-USD."""
+
+    spent: int = 0
+    held: int = 0
+
+
+class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which journal rows to sum. Times are unix seconds, `until` exclusive; group_by names Entry fields or `day`."""
+
+    tenant: str | None = None
+    since: float | None = None
+    until: float | None = None
+    group_by: tuple[str, ...] = ()
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One group of the journal, summed. `requests` counts calls, not attempts."""
+
+    group: dict[str, str]
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost: int
+    saved: int
+
+
+class Ledger(Protocol):
+    """Where money is counted. Every method is idempotent by reservation id.
+
+    Guarantees: no interleaving of calls makes spent + held exceed a cap by a reservation; a settlement is never refused,
+    even when it exceeds its hold; when a method that says *durable* returns, a killed process does not lose it.
+    """
+
+    async def reserve(self, hold: Hold) -> None:
+        """Hold the amount on all scopes or on none. Raises BudgetExceeded, saying whether spent or held money refuses."""
+        ...
+
+    async def dispatched(self, id: str) -> None:
+        """Durable: the call may from now on have cost something. An expired lease will be settled at the hold."""
+        ...
+
+    async def settle(self, id: str, entry: Entry) -> None:
+        """Replace the hold by what was spent, `entry.amount`. A second settlement of the same id changes nothing."""
+        ...
+
+    async def release(self, id: str) -> None:
+        """Give the hold back: the call provably never left."""
+        ...
+
+    async def note(self, id: str, entry: Entry) -> None:
+        """Write a row that held nothing: an answer that cost nothing, and what it saved."""
+        ...
+
+    async def expire(self) -> int:
+        """End reservations whose lease is over: settled at the hold when dispatched, else released. How many."""
+        ...
+
+    async def balance(self, account: str, window: str) -> Balance:
+        """What is spent and held on a scope."""
+        ...
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """Sum settled rows by group, ordered by group."""
+        ...
+
+    def open_reservations(self) -> int:
+        """How many reservations are neither settled nor released."""
+        ...
+
+    async def close(self) -> None:
+        """Make everything durable and let go of the store."""
+        ...
+
+
+def window_id(window: Window, at: float) -> str:
+    """The id of the calendar window (UTC) that holds the unix time `at`, such as `hour:2026-11-20T17`."""
+    moment = datetime.fromtimestamp(at, UTC)
+    return f"{window}:{moment.strftime(_SHAPES[window])}".rstrip(":")
+
+
+def window_end(window: str) -> float | None:
+    """When the calendar window of this id ends, unix seconds; None when it never does or the id is no such window."""
+    kind, _, start = window.partition(":")
+    try:
+        moment = datetime.strptime(start, _SHAPES.get(kind) or "?").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    if kind == "month":
+        later = moment.replace(year=moment.year + moment.month // 12, month=moment.month % 12 + 1)
+        return later.timestamp()
+    return moment.timestamp() + (3_600.0 if kind == "hour" else 86_400.0)
+
+
+def account_of(tenant: str) -> str:
+    """The account that pays for a tenant's calls."""
+    return f"tenant:{tenant}"
+
+
+class Budget:
+    """Opens reservations for calls."""
+
+    def __init__(
+        self, ledger: Ledger, *, lease: float = 900.0, now: Callable[[], float] = time.time
+    ) -> None:
+        """`lease` (seconds) must outlast the longest call; `now` is the store's clock, unix seconds."""
+        self.ledger = ledger
+        self._lease = lease
+        self._now = now
+        self._scopes_of_hour: tuple[int, tuple[str, ...]] = (-1, ())
+
+    def reserve(self, id: str, caller: Principal, wishes: Wishes, *, route: str, ceiling: int) -> Reservation:
+        """A bracket that holds `ceiling` nano-USD while it is open. Entering raises BudgetExceeded."""
+        entry = self.entry(caller, wishes, route=route)
+        hold = Hold(id=id, scopes=self._scopes(caller), amount=ceiling, lease=self._lease, entry=entry)
+        return Reservation(self.ledger, hold)
+
+    def entry(self, caller: Principal, wishes: Wishes, *, route: str, source: str = "live") -> Entry:
+        """A journal row of this caller, still without money."""
+        user = wishes.user or caller.user
+        return Entry(
+            tenant=caller.tenant, key=caller.key, user=user, feature=wishes.feature, route=route, source=source
+        )
+
+    async def note(self, record: CallRecord) -> None:
+        """Write down a call that cost nothing because its answer was at hand, and what that saved."""
+        entry = Entry(
+            tenant=record.tenant,
+            key=record.key,
+            user=record.user,
+            feature=record.feature,
+            route=record.route,
+            model=record.model or "",
+            deployment=record.deployment or "",
+            source=record.source,
+            saved=record.saved,
+            usage=record.usage,
+        )
+        await self.ledger.note(record.id, entry)
+
+    async def balances(self, tenant: str) -> dict[str, Balance]:
+        """A tenant's balances in the present windows, by window name."""
+        account, at = account_of(tenant), self._now()
+        return {window: await self.ledger.balance(account, window_id(window, at)) for window in WINDOWS}
+
+    def _scopes(self, caller: Principal) -> tuple[Scope, ...]:
+        """All windows are counted, capped or not: a cap set later in the window then knows what was spent."""
+        account, caps = account_of(caller.tenant), caller.policy.caps
+        ids = self._window_ids()
+        capped = (caps.hour, caps.day, caps.month, caps.total)
+        return tuple(Scope(account, window, cap) for window, cap in zip(ids, capped, strict=True))
+
+    def _window_ids(self) -> tuple[str, ...]:
+        at = self._now()
+        hour = int(at // 3600)
+        if hour != self._scopes_of_hour[0]:
+            self._scopes_of_hour = hour, tuple(window_id(window, at) for window in WINDOWS)
+        return self._scopes_of_hour[1]
+
+
+class Reservation:
+    """The right to call a provider: dispatch takes one as an argument, so no call can be made without it.
+
+    Leaving the bracket settles exactly what was charged, or releases the hold when nothing left the house.
+    """
+
+    def __init__(self, ledger: Ledger, hold: Hold) -> None:
+        self._ledger = ledger
+        self._hold = hold
+        self._left = False
+        self._entry = hold.entry
+
+    @property
+    def id(self) -> str:
+        """The reservation's id, which is the flight's."""
+        return self._hold.id
+
+    @property
+    def entry(self) -> Entry:
+        """What has been charged so far."""
+        return self._entry
+
+    async def __aenter__(self) -> Self:
+        await self._ledger.reserve(self._hold)
+        return self
+
+    async def dispatched(self) -> None:
+        """Durable: say that bytes are about to leave. Call it before every attempt; only the first costs anything."""
+        if not self._left:
+            self._left = True
+            await self._ledger.dispatched(self._hold.id)
+
+    def charge(self, *, deployment: str, model: str, amount: int, usage: Usage) -> None:
+        """Add what an attempt cost; the last charged attempt names the row."""
+        self._entry = msgspec.structs.replace(
+            self._entry,
+            deployment=deployment,
+            model=model,
+            amount=self._entry.amount + amount,
+            usage=self._entry.usage.plus(usage),
+        )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await _finished(self._close())
+
+    async def _close(self) -> None:
+        if self._left:
+            await self._ledger.settle(self._hold.id, self._entry)
+        else:
+            await self._ledger.release(self._hold.id)
+
+
+async def _finished(work: Coroutine[None, None, None]) -> None:
+    """Run `work` to its end however often we are cancelled meanwhile, and only then pass the cancellation on.
+
+    `asyncio.shield` alone protects the work but lets the caller go on before it is done: a second cancellation would then
+    end the loop with money unsettled.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+        except Exception:
+            break
+    if cancelled:
+        with contextlib.suppress(asyncio.CancelledError):
+            task.result()
+        raise asyncio.CancelledError
+    task.result()

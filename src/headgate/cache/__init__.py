@@ -1,0 +1,1 @@
+"""Have we answered this already?"""

@@ -1,0 +1,68 @@
+"""`headgate serve`: run the gateway, and say what a newcomer must know."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import click
+
+from headgate.cli.options import config_option, data_option
+from headgate.config import Config
+from headgate.config_file import find_config
+
+
+@click.command()
+@config_option
+@data_option
+@click.option("--host", help="Address to listen on; 0.0.0.0 for all. Default: server.host, 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port to listen on. Default: server.port, 8000.")
+def serve(config_path: Path | None, data: Path, host: str | None, port: int | None) -> int:
+    """Run the gateway.
+
+    Without a configuration file the providers are those whose OPENAI_API_KEY or ANTHROPIC_API_KEY is set;
+    without any, a built-in simulated one answers. Tenants, keys and the ledger lie in the data directory.
+
+    At the first start the admin key is printed once; HEADGATE_ADMIN_KEY sets one of your own.
+
+    \b
+    Examples:
+      headgate serve
+      OPENAI_API_KEY=sk-... headgate serve --port 9000
+      headgate serve --config production.yaml --host 0.0.0.0 --data /var/lib/headgate
+    """
+    configured = find_config(config_path, os.environ)
+    from headgate.server.serve import run  # late: a wrong configuration is told without loading the server
+
+    host = configured.server.host if host is None else host
+    port = configured.server.port if port is None else port
+
+    def announce(url: str, admin_key: str | None) -> None:
+        click.echo("\n".join(greeting(configured, url, admin_key)))
+
+    try:
+        return run(configured, data=data, host=host, port=port, announce=announce)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise click.ClickException(f"port {port} of {host} is in use; choose another with --port") from None
+        raise
+
+
+def greeting(configured: Config, url: str, admin_key: str | None) -> list[str]:
+    """What is printed once the gateway listens at `url`; `admin_key` is None unless it was made just now."""
+    lines = []
+    if configured.simulated:
+        lines.append(
+            "No provider is configured: a simulated one answers, as sim-small and sim-large. Set OPENAI_API_KEY or"
+            " ANTHROPIC_API_KEY, or write a headgate.yaml, for real models."
+        )
+    lines += [f"Headgate listens at {url} (base URL for OpenAI clients: {url}/v1)", f"API reference: {url}/docs"]
+    if admin_key is not None:
+        lines += [
+            f"Admin key, shown only now: {admin_key}",
+            "Make a key for your application with it:",
+            f"  curl {url}/admin/keys -H 'Authorization: Bearer {admin_key}'"
+            """ -H 'Content-Type: application/json' -d '{"tenant": "default"}'""",
+        ]
+    return lines

@@ -1,0 +1,81 @@
+"""`headgate usage`: what was used and what it cost, from the journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from headgate.cli.books import with_books
+from headgate.cli.options import Moment, config_option, data_option, json_option
+from headgate.cli.output import print_json, print_table
+from headgate.model.chat import Json
+
+if TYPE_CHECKING:
+    from headgate.assembly import Books
+
+_FIGURES = {
+    "requests": "requests",
+    "prompt_tokens": "prompt",
+    "completion_tokens": "completion",
+    "cached_tokens": "cached",
+    "cost_usd": "cost USD",
+    "saved_usd": "saved USD",
+}
+
+
+@click.command()
+@click.option("--tenant", help="Only this tenant (its id or name).")
+@click.option("--from", "since", type=Moment(), help="From this date or time on (UTC).")
+@click.option("--to", "until", type=Moment(), help="Up to, not including, this date or time.")
+@click.option(
+    "--group-by",
+    default="tenant",
+    show_default=True,
+    metavar="NAMES",
+    help="One line for each: tenant, key, user, feature, route, model, deployment, source, day; several with commas.",
+)
+@config_option
+@data_option
+@json_option
+def usage(
+    tenant: str | None,
+    since: float | None,
+    until: float | None,
+    group_by: str,
+    config_path: Path | None,
+    data: Path,
+    as_json: bool,
+) -> None:
+    """Show requests, tokens, cost and what was saved.
+
+    Cost is what the providers are owed. Saved is what answers from the cache and from shared calls would have cost.
+
+    \b
+    Examples:
+      headgate usage
+      headgate usage --from 2026-11-01 --to 2026-12-01 --group-by tenant,model
+      headgate usage --tenant acme --group-by day,source --json
+    """
+    query = {"group_by": group_by}
+    if since is not None:
+        query["from"] = repr(since)
+    if until is not None:
+        query["to"] = repr(until)
+
+    async def report(books: Books) -> Json:
+        from headgate.server.usage import usage_report
+
+        chosen = None if tenant is None else (await books.tenants.find(tenant)).id
+        return await usage_report(books.ledger, chosen, query)
+
+    found = with_books(config_path, data, report)
+    if as_json:
+        print_json(found)
+        return
+    groups = {name.strip(): name.strip() for name in group_by.split(",") if name.strip()}
+    rows = found["data"]
+    if len(rows) > 1 and groups:
+        rows = [*rows, {**dict.fromkeys(groups, ""), next(iter(groups)): "total", **found["total"]}]
+    print_table(rows, {**groups, **_FIGURES}, empty="no usage yet")

@@ -1,0 +1,212 @@
+"""Flights: one piece of work, shared by everyone who asks for the same thing while it is under way.
+
+A flight has its own task and owns everything that must not be lost: the provider call, its settlement, the cache entry. An
+HTTP response only reads it, so a leader that hangs up is one reader less and nothing more. Events are kept for late
+joiners, who replay them and then follow.
+
+A flight stays joinable until its answer is in the cache, so two staggered identical requests never make two calls; and it is
+forgotten *before* it is cancelled, so a newcomer never joins a dying one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from typing import Literal
+
+import msgspec
+
+from headgate.model.chat import Completion, Event
+from headgate.model.errors import GatewayError, Internal, Overloaded
+from headgate.model.record import Attempt, CacheOutcome, Source
+
+log = logging.getLogger(__name__)
+
+MAX_FOLLOWERS = 1_000
+
+
+class Trail(msgspec.Struct, kw_only=True):
+    """What is known so far about how a flight gets its answer; grows as the flight goes on. Times in seconds."""
+
+    source: Source = "live"
+    cache: CacheOutcome = "bypass"
+    cache_reason: str | None = None
+    confidence: float | None = None
+    entry: str | None = None
+    lookup: float | None = None
+    route_reason: str | None = None
+    route_confidence: float | None = None
+    model: str | None = None
+    deployment: str | None = None
+    attempts: list[Attempt] = []
+    cost: int = 0
+    worth: int = 0
+    """What the answer would cost if it were bought, nano-USD: what each follower and each hit saves."""
+
+
+class Flight:
+    """One answer under way (or landed), its events so far, and how many read it."""
+
+    def __init__(self, id: str, *, abandoned: Literal["finish", "cancel"] = "finish") -> None:
+        """`abandoned`: what happens when the last reader leaves before the end."""
+        self.id = id
+        self.trail = Trail()
+        self.events: list[Event] = []
+        self.completion: Completion | None = None
+        self.error: GatewayError | None = None
+        self.readers = 0
+        self.followers = 0
+        self._abandoned = abandoned
+        self._waiting: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._forget: Callable[[], None] = lambda: None
+
+    @classmethod
+    def landed_already(cls, id: str, completion: Completion, trail: Trail) -> Flight:
+        """A flight that never flew: an answer that was at hand."""
+        flight = cls(id)
+        flight.trail = trail
+        flight.events.extend(completion.events())
+        flight.completion = completion
+        return flight
+
+    @property
+    def ended(self) -> bool:
+        """True once there is a completion or an error; no event follows."""
+        return self.completion is not None or self.error is not None
+
+    def publish(self, event: Event) -> None:
+        """Give the next event to all readers."""
+        self.events.append(event)
+        self._tell()
+
+    def land(self, completion: Completion) -> None:
+        """The answer is whole and paid for. An answer that was never published (a cache hit) is published now."""
+        if not self.events:
+            self.events.extend(completion.events())
+        self.completion = completion
+        self._tell()
+
+    def fail(self, error: GatewayError) -> None:
+        """No more will come. What has landed stays landed."""
+        if not self.ended:
+            self.error = error
+            self._tell()
+
+    async def changed(self) -> None:
+        """Wait until something new has happened."""
+        news = asyncio.get_running_loop().create_future()
+        self._waiting.append(news)
+        await news
+
+    async def follow(self) -> AsyncIterator[Event]:
+        """All events from the first on. Raises the flight's error where the events stop."""
+        position = 0
+        while True:
+            while position < len(self.events):
+                yield self.events[position]
+                position += 1
+            if self.error is not None:
+                raise self.error.with_traceback(None)
+            if self.completion is not None:
+                return
+            await self.changed()
+
+    def join(self) -> None:
+        """One reader more."""
+        self.readers += 1
+
+    def leave(self) -> None:
+        """One reader less. The last one to leave an unfinished flight either lets it finish or cancels it."""
+        self.readers -= 1
+        if self.readers == 0 and not self.ended and self._abandoned == "cancel" and self._task is not None:
+            self._forget()
+            self._task.cancel()
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for news in waiting:
+            if not news.done():
+                news.set_result(None)
+
+
+Fly = Callable[[Flight], Awaitable[None]]
+
+
+class Flights:
+    """All flights of this process. Create it inside a running loop's lifetime and `drain` it at the end."""
+
+    def __init__(self, *, max_followers: int = MAX_FOLLOWERS) -> None:
+        """At most `max_followers` readers join one flight; the next one starts a flight of its own."""
+        self._max_followers = max_followers
+        self._joinable: dict[Hashable, Flight] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self.started = 0
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def join(
+        self, key: Hashable | None, id: str, abandoned: Literal["finish", "cancel"], fly: Fly
+    ) -> tuple[Flight, bool]:
+        """Join the flight under `key`, or start one with `fly`; a None key is never shared.
+
+        Returns the flight and whether the caller leads it. Raises Overloaded while the gateway shuts down.
+        """
+        known = self._joinable.get(key) if key is not None else None
+        if known is not None and known.error is None and known.followers < self._max_followers:
+            known.followers += 1
+            known.join()
+            return known, False
+        if self._closing:
+            raise Overloaded("The gateway is shutting down.", retry_after=1.0)
+        return self._start(key, Flight(id, abandoned=abandoned), fly), True
+
+    def _start(self, key: Hashable | None, flight: Flight, fly: Fly) -> Flight:
+        if key is not None:
+            self._joinable[key] = flight
+        flight._forget = lambda: self._drop(key, flight)
+        flight.join()
+        self.started += 1
+        task = asyncio.get_running_loop().create_task(self._run(key, flight, fly))
+        flight._task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return flight
+
+    async def _run(self, key: Hashable | None, flight: Flight, fly: Fly) -> None:
+        """Fly, and whatever happens forget the flight before its readers hear of the end."""
+        error: GatewayError = Internal(f"Internal error; its details are in the log under {flight.id}.")
+        try:
+            await fly(flight)
+        except asyncio.CancelledError:
+            error = Overloaded("The call was cancelled before its answer came.", retry_after=1.0)
+        except GatewayError as known:
+            error = known
+        except Exception:
+            log.exception("flight %s broke", flight.id)
+        self._drop(key, flight)
+        flight.fail(error)
+
+    def _drop(self, key: Hashable | None, flight: Flight) -> None:
+        if key is not None and self._joinable.get(key) is flight:
+            del self._joinable[key]
+
+    async def idle(self) -> None:
+        """Wait until no flight is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def drain(self, grace: float) -> None:
+        """Take no new flights, let those under way finish for `grace` seconds, then cancel the rest."""
+        self._closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
+        for task in list(self._tasks):
+            task.cancel()
+        for task in list(self._tasks):
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,108 @@
+"""Config: what people write. Values and their checks only; assembly turns it into a gateway.
+
+The invariant: a Config that exists is whole. Every name it refers to is defined in it, every unit is read, every key is known.
+Files are read by config_file.py; here a Config comes from plain values (`Config.model_validate`) or from the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from headgate.config_sections import (
+    CacheConfig,
+    CoalesceConfig,
+    DispatchConfig,
+    ModelConfig,
+    PriceConfig,
+    ProviderConfig,
+    RouteConfig,
+    Section,
+    ServerConfig,
+    StorageConfig,
+    TelemetryConfig,
+    TenantDefaults,
+    problem,
+)
+
+
+class Config(Section):
+    """The whole configuration. No providers means the built-in simulated one."""
+
+    server: ServerConfig = Field(ServerConfig(), description="Where the gateway listens and what it accepts.")
+    storage: StorageConfig = Field(StorageConfig(), description="Where tenants, keys and the ledger are kept.")
+    providers: dict[str, ProviderConfig] = Field({}, description="Servers that answer, by a name of your own.")
+    models: dict[str, ModelConfig] = Field({}, description="Models that can be called, by their public name.")
+    routes: dict[str, RouteConfig] = Field({}, description="Public model names that choose between models.")
+    prices: dict[str, PriceConfig] = Field({}, description="Prices that replace the built-in ones, by `provider/model`.")
+    cache: CacheConfig = Field(CacheConfig(), description="What has been answered already.")
+    coalesce: CoalesceConfig = Field(CoalesceConfig(), description="Whether requests in flight share a call.")
+    dispatch: DispatchConfig = Field(DispatchConfig(), description="How long and how often a call is tried.")
+    tenant_defaults: TenantDefaults = Field(TenantDefaults(), description="What a new tenant gets.")
+    telemetry: TelemetryConfig = Field(TelemetryConfig(), description="Where the record of each call goes.")
+
+    @model_validator(mode="after")
+    def _defined(self) -> Self:
+        """Every name that is referred to exists."""
+        for path, name, known, what in self._references():
+            if name not in known:
+                raise problem(path, f"there is no {what} '{name}'", name=name, known=sorted(known))
+        for name in self.providers:
+            if "/" in name:
+                raise problem(("providers", name), "a provider's name must not hold a slash")
+        return self
+
+    def _references(self) -> Iterator[tuple[tuple[str | int, ...], str, Mapping[str, object], str]]:
+        """Every name that this configuration refers to: where, the name, what defines it, and what it is."""
+        for model, one in self.models.items():
+            yield ("models", model, "provider"), one.provider, self.providers, "provider"
+            for index, name in enumerate(one.fallbacks):
+                yield ("models", model, "fallbacks", index), name, self.models, "model"
+        for route, leads in self.routes.items():
+            for path, name in leads.names():
+                yield ("routes", route, *path), name, self.models, "model"
+        for path in self.prices:
+            yield ("prices", path), path.partition("/")[0], self.providers, "provider"
+
+    @property
+    def simulated(self) -> bool:
+        """True when no provider is configured, so the built-in simulated one answers."""
+        return not self.providers
+
+    @classmethod
+    def default(cls, env: Mapping[str, str]) -> Config:
+        """The configuration without a file: a provider for each API key in the environment."""
+        return cls.model_validate(providers_of(env))
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of the file, for editors."""
+        return cls.model_json_schema()
+
+
+def providers_of(env: Mapping[str, str]) -> dict[str, Any]:
+    """`providers`, `models` and `routes` for each API key in the environment, as they would be written in a file."""
+    found = [
+        (kind, key, low, high)
+        for kind, key, low, high in (
+            ("openai", "OPENAI_API_KEY", "gpt-4o-mini", "gpt-4o"),
+            ("anthropic", "ANTHROPIC_API_KEY", "claude-haiku-4-5", "claude-sonnet-4-5"),
+        )
+        if env.get(key)
+    ]
+    if not found:
+        return {}
+    able = {"capabilities": ["tools", "vision", "json"], "max_output": 8_192}
+    window = {"openai": 128_000, "anthropic": 200_000}
+    low, high = [small for _, _, small, _ in found], [large for _, _, _, large in found]
+    return {
+        "providers": {kind: {"kind": kind, "api_key": env[key]} for kind, key, _, _ in found},
+        "models": {
+            name: {"provider": kind, "context_window": window[kind], **able}
+            for kind, _, small, large in found
+            for name in (small, large)
+        },
+        "routes": {"auto": {"tiers": {"low": low, "medium": low, "high": high}}},
+    }

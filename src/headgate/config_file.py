@@ -1,0 +1,189 @@
+"""Configuration files: from YAML text to a Config, or to one line that says what is wrong and where.
+
+    headgate.yaml:12: providers.openai.base_ulr: unknown key; did you mean base_url?
+
+The invariant: whatever a file holds, the outcome is a Config or a ConfigError of one line; values of secrets are never in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from headgate.config import Config, providers_of
+from headgate.config_yaml import Document, YamlError, read_yaml
+from headgate.config_yaml import Path as Place
+
+FILE_NAME = "headgate.yaml"
+
+_ABSENT = {
+    ("redis",): "Redis is not available in this version; everything is kept in one process and its SQLite file",
+}
+_MOVED = {"total": "the time for a whole call is dispatch.total"}
+_SECRET = frozenset({"api_key", "headers"})
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+}
+_BOUNDS = {
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+}
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used. The message is one line that says where and why."""
+
+
+def load_config(path: Path, env: Mapping[str, str] = os.environ) -> Config:
+    """The configuration in a file. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    return parse_config(text, name=str(path), env=env)
+
+
+def parse_config(text: str, *, name: str = FILE_NAME, env: Mapping[str, str] = os.environ) -> Config:
+    """The configuration in a text; `name` begins every error.
+
+    A text without providers, models and routes gets those that the API keys in the environment stand for.
+    Raises ConfigError.
+    """
+    try:
+        document = read_yaml(text, env)
+    except YamlError as error:
+        raise ConfigError(_line(name, error.line, error.path, error.text)) from None
+    content = document.content
+    if isinstance(content, dict):
+        content = {key: value for key, value in content.items() if value is not None or key not in Config.model_fields}
+        if not content.keys() & {"providers", "models", "routes"}:
+            content = {**providers_of(env), **content}
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(_first(name, document, error.errors(include_url=False))) from None
+
+
+def find_config(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
+    """The file at `path`, else `headgate.yaml` in the working directory if there is one, else the default.
+
+    Raises ConfigError.
+    """
+    if path is None and not Path(FILE_NAME).exists():
+        return Config.default(env)
+    return load_config(path or Path(FILE_NAME), env)
+
+
+def _first(name: str, document: Document, errors: Iterable[ErrorDetails]) -> str:
+    """The error that stands first in the file, as a line."""
+    found = []
+    for error in errors:
+        path, text = _explained(error)
+        at = document.line(path, key=error["type"] in ("extra_forbidden", "missing"))
+        found.append((at, path, text))
+    return _line(name, *min(found, key=lambda each: each[0]))
+
+
+def _line(name: str, line: int, path: Place, text: str) -> str:
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    flat = " ".join(f"{where}: {text}".split() if where else text.split())
+    return f"{name}:{line}: {flat}"
+
+
+def _explained(error: ErrorDetails) -> tuple[Place, str]:
+    """Where an error is and what it says, in our own words."""
+    path: Place = tuple(part for part in error["loc"] if part != "[key]")
+    kind, more = error["type"], error.get("ctx", {})
+    if kind == "headgate":
+        return (*path, *more["path"]), more["text"].rstrip(".") + _meant(more.get("name"), more.get("known", ()))
+    if kind == "extra_forbidden":
+        return path, _unknown_key(path)
+    if kind == "missing":
+        return path, "is required"
+    if kind == "literal_error":
+        return path, _choice(path, error["input"], more["expected"])
+    if kind in _BOUNDS:
+        return path, f"must be {_BOUNDS[kind].format(**more)}{_instead(path, error['input'])}"
+    if kind in _WANTED:
+        return path, f"must be {_WANTED[kind]}{_instead(path, error['input'])}"
+    if kind == "value_error":
+        return path, str(more["error"])
+    if kind in ("string_too_short", "too_short"):
+        return path, "must not be empty"
+    return path, error["msg"][:1].lower() + error["msg"][1:]
+
+
+def _choice(path: Place, value: object, expected: str) -> str:
+    choices = expected.replace("'", "").replace(" or ", ", ").split(", ")
+    listed = f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
+    return f"must be {listed}{_instead(path, value)}"
+
+
+def _instead(path: Place, value: object) -> str:
+    """`, not 'that'`: the value as it may be repeated. Never a secret, never long."""
+    if _SECRET.intersection(path):
+        return ""
+    if isinstance(value, dict | list):
+        return f", not {'a mapping' if isinstance(value, dict) else 'a list'}"
+    if value is None or isinstance(value, bool):
+        return f", not {'nothing' if value is None else str(value).lower()}"
+    text = str(value)
+    return f", not '{text[:40]}...'" if len(text) > 40 else f", not '{text}'"
+
+
+def _unknown_key(path: Place) -> str:
+    if path in _ABSENT:
+        return f"unknown key; {_ABSENT[path]}"
+    known = _known_keys(path[:-1])
+    guess = _meant(str(path[-1]), known)
+    if not guess and path[-2:-1] == ("timeouts",) and path[-1] in _MOVED:
+        return f"unknown key; {_MOVED[str(path[-1])]}"
+    return f"unknown key{guess or '; known here: ' + ', '.join(known)}"
+
+
+def _meant(name: str | None, known: Iterable[str]) -> str:
+    """`; did you mean base_url?` when something known is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6) if name else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _known_keys(path: Place) -> list[str]:
+    """The keys that the section at `path` may have."""
+    kind: Any = Config
+    for part in path:
+        kind = _under(kind, part)
+    return sorted(kind.model_fields)
+
+
+def _under(kind: Any, part: str | int) -> Any:
+    """What stands under `part` of a section, or of a mapping of names to sections."""
+    if get_origin(kind) is dict:
+        return get_args(kind)[1]
+    field = kind.model_fields[str(part)].annotation
+    if get_origin(field) is types.UnionType:
+        return get_args(field)[0]
+    return field

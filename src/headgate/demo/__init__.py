@@ -1,0 +1,1 @@
+"""What `headgate demo` shows: bundled traffic and the run that replays it."""

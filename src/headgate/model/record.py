@@ -1,0 +1,57 @@
+"""CallRecord: the one event that leaves for telemetry, once for every call a caller made."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from headgate.model.money import Usage
+
+Source = Literal["live", "exact", "semantic", "coalesced", "coalesced-semantic", "none"]
+CacheOutcome = Literal["miss", "hit", "bypass", "shadow"]
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try at one deployment. `outcome` is `ok` or the error's code; `cost` nano-USD; `seconds` to its end."""
+
+    deployment: str
+    outcome: str
+    seconds: float
+    first_token: float | None = None
+    cost: int = 0
+    usage: Usage = Usage()
+
+
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened to one call. Holds no prompt, no answer and no secret.
+
+    All times are seconds; `overhead` is the time that the gateway itself added; money is nano-USD.
+    """
+
+    id: str
+    at: float
+    tenant: str
+    user: str | None = None
+    feature: str | None = None
+    key: str = ""
+    route: str
+    status: int
+    error: str | None = None
+    stream: bool = False
+    source: Source = "none"
+    cache: CacheOutcome = "bypass"
+    cache_reason: str | None = None
+    confidence: float | None = None
+    model: str | None = None
+    deployment: str | None = None
+    route_reason: str | None = None
+    route_confidence: float | None = None
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage = Usage()
+    cost: int = 0
+    saved: int = 0
+    duration: float = 0.0
+    first_token: float | None = None
+    overhead: float = 0.0
+    lookup: float | None = None

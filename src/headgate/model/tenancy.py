@@ -1,0 +1,106 @@
+"""Who calls, and what they may do: tenants, their policy, and the partition of the cache that is theirs alone."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Window = Literal["hour", "day", "month", "total"]
+WINDOWS: tuple[Window, ...] = ("hour", "day", "month", "total")
+KeyRole = Literal["admin", "tenant_admin", "caller"]
+DEFAULT_TENANT = "default"
+
+
+class Caps(msgspec.Struct, frozen=True, kw_only=True):
+    """Most that a tenant may spend in each calendar window (UTC), in nano-USD; None is no cap."""
+
+    hour: int | None = None
+    day: int | None = None
+    month: int | None = None
+    total: int | None = None
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant may do and how its calls are treated.
+
+    rpm            requests a minute
+    concurrency    requests at the same time
+    caps           budgets
+    allowed_models public names it may ask for; None is all
+    prefer         deployments that go first when a route offers them, in this order
+    tier           the tier of `auto` that is used whatever the router thinks (`low`, `medium`, `high`); None lets it choose
+    abandoned      when every reader has left a flight: `finish` it for the usage and the cache, or `cancel` it
+    """
+
+    rpm: int = 120
+    concurrency: int = 50
+    caps: Caps = Caps()
+    allowed_models: tuple[str, ...] | None = None
+    prefer: tuple[str, ...] = ()
+    tier: Literal["low", "medium", "high"] | None = None
+    abandoned: Literal["finish", "cancel"] = "finish"
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """A customer of the product that Headgate stands in."""
+
+    id: str
+    name: str
+    policy: Policy
+    created: float
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key as it is stored: its keyed digest, never the key."""
+
+    id: str
+    tenant: str
+    digest: str
+    role: KeyRole = "caller"
+    name: str | None = None
+    user: str | None = None
+    expires: float | None = None
+    revoked: float | None = None
+    created: float = 0.0
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """An authenticated caller."""
+
+    tenant: str
+    policy: Policy = Policy()
+    key: str = ""
+    role: KeyRole = "caller"
+    user: str | None = None
+
+
+class Namespace(msgspec.Struct, frozen=True, order=True):
+    """A tenant's own partition of the cache and of the flights. No method of either takes anything less."""
+
+    tenant: str
+    name: str = ""
+
+
+class Key(msgspec.Struct, frozen=True, order=True):
+    """Where an exact answer lies: the partition and the digest of the canonical request."""
+
+    namespace: Namespace
+    digest: bytes
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asks of the gateway itself, beside the request: the `x-headgate-*` headers.
+
+    min_confidence and timeout may only make the gateway stricter; ttl is in seconds.
+    """
+
+    cache: Literal["default", "no-cache", "no-store", "only-if-cached", "exact"] = "default"
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    namespace: str = ""
+    user: str | None = None
+    feature: str | None = None
+    min_confidence: float = 0.0
+    coalesce: Literal["off", "exact", "semantic"] = "semantic"
+    timeout: float | None = None

@@ -1,0 +1,225 @@
+"""Gateway: the two straight lines that every call goes along. Everything that is policy is read here from top to bottom.
+
+`chat` is what each caller does; `_fly` is what happens once for all who ask the same thing. A later step cannot be called without the
+value of the earlier one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from headgate.budget.budget import Budget
+from headgate.budget.estimate import measure, measure_input
+from headgate.cache.cache import Cache, Hit, Miss
+from headgate.cache.fingerprint import bypass_reason, fingerprint
+from headgate.coalesce import Flight, Flights, Trail
+from headgate.dispatch import Dispatch
+from headgate.limits.limits import Limits
+from headgate.model.chat import ChatRequest, Json
+from headgate.model.errors import NotCached
+from headgate.model.ids import new_id
+from headgate.model.record import CallRecord
+from headgate.model.tenancy import Key, Namespace, Principal, Wishes
+from headgate.reply import Reply, Ticket
+from headgate.routing.routing import Routing
+from headgate.telemetry.telemetry import Telemetry
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to an embeddings call, in OpenAI's shape, and its record."""
+
+    body: Json
+    record: CallRecord
+
+
+class Gateway:
+    """The engine behind every door. Use it as `async with gateway:`; leaving drains what is in flight."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        cache: Cache,
+        flights: Flights,
+        routing: Routing,
+        budget: Budget,
+        dispatch: Dispatch,
+        telemetry: Telemetry,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        new_id: Callable[[], str] = new_id,
+        grace: float = 30.0,
+    ) -> None:
+        """`now` is the wall clock of records, `clock` the monotonic one of durations; `grace` is how many seconds flights
+        may go on when the gateway closes."""
+        self.limits = limits
+        self.cache = cache
+        self.flights = flights
+        self.routing = routing
+        self.budget = budget
+        self.dispatch = dispatch
+        self.telemetry = telemetry
+        self._now = now
+        self._clock = clock
+        self._new_id = new_id
+        self._grace = grace
+
+    async def chat(self, caller: Principal, request: ChatRequest, wishes: Wishes | None = None) -> Reply:
+        """Admit the caller and join, or start, the flight that answers it.
+
+        Raises UnknownModel, ModelNotAllowed, RateLimited or Overloaded here; what happens later is raised by the Reply.
+        """
+        wishes = wishes or Wishes()
+        started = self._clock()
+        route = self.routing.check(caller.policy, request.model)
+        permit = await self.limits.admit(caller)
+        try:
+            id = self._new_id()
+            ticket = Ticket(
+                id=id, at=self._now(), started=started, caller=caller, wishes=wishes, route=route, stream=bool(request.stream)
+            )
+            bypass = "no-store" if wishes.cache == "no-store" else bypass_reason(request)
+            key = None if bypass else fingerprint(Namespace(caller.tenant, wishes.namespace), request)
+            hit = self.cache.peek(key) if key is not None and wishes.cache != "no-cache" else None
+            if hit is not None:
+                flight, leads = Flight.landed_already(id, hit.entry.completion, _found(Trail(), hit)), False
+                flight.join()
+            else:
+                flight, leads = self.flights.join(
+                    None if key is None else _shared(caller, key, wishes),
+                    id,
+                    caller.policy.abandoned,
+                    lambda flight: self._fly(flight, ticket, key, bypass, request),
+                )
+        except BaseException:
+            permit.release()
+            raise
+        return Reply(ticket, flight, leads=leads, permit=permit, closed=self._closed, clock=self._clock)
+
+    async def _fly(
+        self, flight: Flight, ticket: Ticket, key: Key | None, bypass: str | None, request: ChatRequest
+    ) -> None:
+        """Answer one question, once, for all its readers."""
+        caller, wishes, trail = ticket.caller, ticket.wishes, flight.trail
+        decision = self.routing.decide(request, caller.policy)
+        trail.cache_reason = bypass
+        question = None
+        if key is not None:
+            trail.cache = "miss"
+            question = await self.cache.question(request, wishes)
+            if wishes.cache != "no-cache":
+                began = self._clock()
+                found = await self.cache.lookup(key, question, wishes)
+                trail.lookup = self._clock() - began
+                if isinstance(found, Hit):
+                    _found(trail, found)
+                    return flight.land(found.entry.completion)
+                _missed(trail, found)
+        if wishes.cache == "only-if-cached":
+            raise NotCached("There is no cached answer to this request, and it asked for nothing else.")
+        size = measure(request)
+        plan = self.routing.plan(decision, caller.policy, request, likely=size.likely, most=size.most)
+        trail.route_reason, trail.route_confidence = plan.reason, plan.confidence
+        async with self.budget.reserve(flight.id, caller, wishes, route=ticket.route, ceiling=plan.ceiling) as reservation:
+            call = self.dispatch.call(plan, request, reservation, trail)
+            async with aclosing(call.events()) as events:
+                async for event in events:
+                    flight.publish(event)
+        completion = call.completion()
+        trail.worth = trail.cost
+        trail.entry = flight.id if key is not None else None
+        flight.land(completion)
+        if key is not None:
+            await self.cache.store(
+                key, question, completion, wishes, id=flight.id, worth=trail.worth, deployment=trail.deployment or ""
+            )
+
+    async def embed(self, caller: Principal, body: Json, wishes: Wishes | None = None) -> Embedded:
+        """The straight line of an embeddings call: admit, plan, reserve, dispatch.
+
+        Raises every error a chat call may raise.
+        """
+        wishes = wishes or Wishes()
+        started, at, id, trail = self._clock(), self._now(), self._new_id(), Trail()
+        route = self.routing.check(caller.policy, body["model"])
+        permit = await self.limits.admit(caller)
+        try:
+            size = measure_input(body["input"])
+            plan = self.routing.plan_embeddings(caller.policy, route, likely=size.likely, most=size.most)
+            async with self.budget.reserve(id, caller, wishes, route=route, ceiling=plan.ceiling) as reservation:
+                answer = await self.dispatch.embed(plan, body, reservation, trail)
+        finally:
+            permit.release()
+        record = CallRecord(
+            id=id,
+            at=at,
+            tenant=caller.tenant,
+            user=wishes.user or caller.user,
+            feature=wishes.feature,
+            key=caller.key,
+            route=route,
+            status=200,
+            source="live",
+            model=trail.model,
+            deployment=trail.deployment,
+            route_reason=plan.reason,
+            attempts=tuple(trail.attempts),
+            usage=trail.attempts[-1].usage,
+            cost=trail.cost,
+            duration=self._clock() - started,
+        )
+        self.telemetry.record(record)
+        return Embedded(body=answer, record=record)
+
+    async def _closed(self, record: CallRecord) -> None:
+        """A caller has left: one record to telemetry, and what an answer from stock saved to the journal."""
+        self.telemetry.record(record)
+        if record.source not in ("live", "none") and record.status == 200:
+            await self.budget.note(record)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Take no new calls, let those in flight finish for a while, settle, and let go of everything."""
+        await self.flights.drain(self._grace)
+        for provider in self.dispatch.providers.values():
+            await provider.close()
+        await self.cache.close()
+        await self.budget.ledger.close()
+        self.telemetry.close()
+
+
+def _shared(caller: Principal, key: Key, wishes: Wishes) -> tuple[object, ...] | None:
+    """Who may share a flight: the same tenant, the same request, the same wishes about where the answer may come from."""
+    if wishes.coalesce == "off":
+        return None
+    return key, caller.tenant, wishes.cache, wishes.min_confidence
+
+
+def _found(trail: Trail, hit: Hit) -> Trail:
+    """Note where a cached answer came from."""
+    trail.source, trail.cache, trail.confidence = hit.tier, "hit", hit.confidence
+    trail.entry, trail.worth = hit.entry.id, hit.entry.worth
+    trail.deployment, trail.model = hit.entry.deployment, hit.entry.completion.model
+    return trail
+
+
+def _missed(trail: Trail, miss: Miss) -> None:
+    """Note why nothing was served."""
+    if miss.shadow:
+        trail.cache = "shadow"
+    if miss.judgement is not None:
+        trail.cache_reason = miss.judgement.reason
+        trail.confidence = miss.judgement.confidence if miss.shadow else None

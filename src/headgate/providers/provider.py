@@ -1,0 +1,37 @@
+"""Provider: how dispatch speaks to a model, whatever its wire format.
+
+A provider translates; it decides nothing. Retries, breakers, fallbacks and money are dispatch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from headgate.model.chat import ChatRequest, Event, Json
+from headgate.model.deployment import Deployment
+
+
+class Provider(Protocol):
+    """One configured provider.
+
+    Guarantees: raises only UpstreamError and its kin; the last event is `Done`; an answer that ends without saying so
+    raises Malformed or Unavailable instead of `Done`; closing the iterator closes the connection.
+    """
+
+    def send(
+        self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
+    ) -> AsyncIterator[Event]:
+        """Ask the deployment, for at most `limit` output tokens a choice and `timeout` seconds in all.
+
+        The provider streams when the request does; else the answer comes as one Delta and Done.
+        """
+        ...
+
+    async def embed(self, deployment: Deployment, body: Json, *, timeout: float) -> Json:
+        """OpenAI's embeddings call; the answer in OpenAI's shape. Raises UpstreamError."""
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...

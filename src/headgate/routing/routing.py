@@ -1,0 +1,95 @@
+"""Routing: where should a question go?
+
+`check` says whether the model that was asked for exists and may be used; `decide` looks at the question; `plan` turns the
+decision into deployments to try and the most they may cost. All three are pure: the only state is the breakers', which
+dispatch feeds and `plan` reads. A model asked for by its own name is never replaced by a decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headgate.model.chat import ChatRequest
+from headgate.model.deployment import Deployment
+from headgate.model.tenancy import Policy
+from headgate.routing.breaker import Breakers
+from headgate.routing.catalogue import Catalogue
+from headgate.routing.difficulty import graded, task_of
+from headgate.routing.features import features, has_image
+from headgate.routing.plan import ceiling, offered, steps
+from headgate.routing.route import Decision, Plan, Route, Step, Task, Tier
+
+__all__ = ["Decision", "Plan", "Route", "Routing", "Step", "Task", "Tier"]
+
+
+class Routing:
+    """Chooses deployments."""
+
+    def __init__(
+        self,
+        deployments: Mapping[str, Deployment],
+        routes: Mapping[str, Route],
+        *,
+        breakers: Breakers,
+        fallbacks: Mapping[str, tuple[str, ...]] | None = None,
+        default_tier: Tier = "medium",
+    ) -> None:
+        """`deployments` and `routes` by public name; `fallbacks` of deployments that are asked for by name.
+
+        `default_tier` is where a question goes that the router cannot judge. Raises ValueError for names that lead nowhere.
+        """
+        self.breakers = breakers
+        self._catalogue = Catalogue(deployments, routes, fallbacks or {})
+        self._default_tier = default_tier
+
+    def check(self, policy: Policy, model: str) -> str:
+        """The canonical name of what was asked for. Raises UnknownModel, listing what exists, or ModelNotAllowed."""
+        return self._catalogue.canonical(policy, model)
+
+    def models(self, policy: Policy) -> list[str]:
+        """The public names that a tenant may ask for: routes, then deployments."""
+        return self._catalogue.names(policy)
+
+    def decide(self, request: ChatRequest, policy: Policy) -> Decision:
+        """What kind of question it is and which tier it deserves. Pure.
+
+        When nothing depends on the answer (a deployment asked for by name, a route with one list), only images are looked for.
+        """
+        image = has_image(request)
+        route = self._route(request.model)
+        if route is None or not route.tiered:
+            reason = "pinned" if route is None else "untiered"
+            return Decision("vision" if image else "chat", self._default_tier, 1.0, reason)
+        seen = features(request)
+        task = task_of(seen, image=image)
+        if policy.tier is not None:
+            return Decision(task, policy.tier, 1.0, "tenant_tier")
+        return graded(seen, task, self._default_tier)
+
+    def plan(self, decision: Decision, policy: Policy, request: ChatRequest, *, likely: int, most: int) -> Plan:
+        """The deployments to try and the most that they may cost.
+
+        `likely` and `most` are estimates of the prompt in tokens, the second never too small. Raises UnknownModel,
+        ModelNotAllowed, InvalidRequest naming a capability, ContextTooLong, Unpriced.
+        """
+        name = self._catalogue.canonical(policy, request.model)
+        route = self._route(name)
+        chosen = self._catalogue.pinned(policy, name) if route is None else offered(route, decision, policy)
+        candidates = [self._catalogue.deployments[one] for one in chosen]
+        planned = steps(candidates, request, policy.caps, likely=likely, most=most, shunned=self.breakers.rank)
+        return Plan(
+            route=name,
+            steps=planned,
+            ceiling=ceiling(planned, most=most, choices=request.choices),
+            reason=decision.reason,
+            confidence=decision.confidence,
+            prompt_tokens=likely,
+        )
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        """Each deployment's breaker: its `state`, seconds of `cooling`, and failures in its window."""
+        return {name: self.breakers.health(name) for name in self._catalogue.deployments}
+
+    def _route(self, model: str) -> Route | None:
+        return self._catalogue.routes.get(model)

@@ -1,0 +1,175 @@
+"""The edge: what is bytes and nothing else. Reading a bounded body, writing a response, turning errors into OpenAI's shape.
+
+Pure ASGI, no middleware stack: a request passes here once on its way in and once on its way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+import msgspec
+
+from headgate.model.errors import BudgetExceeded, GatewayError, InvalidRequest, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+JSON_TYPE: Header = (b"content-type", b"application/json")
+SSE_HEADERS: tuple[Header, ...] = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request may weigh: body in bytes, counts, and nesting of its JSON. `budget_status` is the status of an exhausted
+    budget: 402, or 429 for clients that know nothing else."""
+
+    body: int = 4 * 1024 * 1024
+    messages: int = 512
+    tools: int = 128
+    depth: int = 64
+    budget_status: int = 402
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is known to be over `limit` bytes."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _too_large(limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return _within(body, limit)
+    parts, size = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(parts)
+
+
+def _within(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is over {limit} bytes; send less, or raise `server.limits.body`.")
+
+
+def decode_json(body: bytes, limits: HttpLimits) -> Any:
+    """The body as JSON. Raises InvalidRequest saying what is wrong with it."""
+    if not body:
+        raise InvalidRequest("The body is empty; send a JSON object.")
+    try:
+        decoded = msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+    except UnicodeDecodeError:
+        raise InvalidRequest("The body is not valid UTF-8.") from None
+    except RecursionError:
+        raise _too_deep(limits.depth) from None
+    if body.count(b"{") + body.count(b"[") > limits.depth and depth_of(decoded, limits.depth) > limits.depth:
+        raise _too_deep(limits.depth)
+    return decoded
+
+
+def _too_deep(limit: int) -> InvalidRequest:
+    return InvalidRequest(f"The body is nested deeper than {limit} levels.")
+
+
+def depth_of(value: Any, enough: int) -> int:
+    """How deep objects and arrays are nested; stops counting just past `enough`."""
+    level, depth = [value], 0
+    while depth <= enough:
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            break
+        depth += 1
+    return depth
+
+
+def _inside(value: Any) -> Sequence[Any]:
+    if isinstance(value, dict):
+        return [None, *value.values()]
+    return [None, *value] if isinstance(value, list) else ()
+
+
+async def respond(send: Send, status: int, headers: Sequence[Header], body: bytes) -> None:
+    """Send a whole response."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_json(send: Send, value: object, *, status: int = 200, headers: Sequence[Header] = ()) -> None:
+    """Send a value as JSON."""
+    await respond(send, status, [JSON_TYPE, *headers], msgspec.json.encode(value))
+
+
+def status_of(error: GatewayError, limits: HttpLimits) -> int:
+    """The status line of an error."""
+    return limits.budget_status if isinstance(error, BudgetExceeded) else error.status
+
+
+def error_headers(error: GatewayError) -> list[Header]:
+    """`Retry-After` where waiting helps, and `x-should-retry` where SDKs would guess wrong: they repeat every 409 and 429."""
+    headers: list[Header] = []
+    if error.retry_after is not None or error.status in (429, 503):
+        wait = 1.0 if error.retry_after is None else error.retry_after
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))
+    if isinstance(error, BudgetExceeded) or error.status == 409:
+        headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
+    return headers
+
+
+async def respond_error(send: Send, error: GatewayError, limits: HttpLimits, headers: Sequence[Header] = ()) -> None:
+    """Send an error in OpenAI's shape."""
+    await respond_json(
+        send, error.body(), status=status_of(error, limits), headers=[*error_headers(error), *headers]
+    )
+
+
+class HangUp:
+    """Cancels the work on a request when its client hangs up, and remembers that it was so.
+
+    ASGI tells of a hang-up only to whoever asks, so this asks in a task of its own while an answer is awaited.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+        self.happened = False
+
+    async def __aenter__(self) -> HangUp:
+        worker = asyncio.current_task()
+        self._watch = asyncio.get_running_loop().create_task(self._wait(worker))
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        if self._watch is not None:
+            self._watch.cancel()
+        if kind is asyncio.CancelledError and self.happened:
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            return True
+        return False
+
+    async def _wait(self, worker: asyncio.Task[Any] | None) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.happened = True
+        if worker is not None:
+            worker.cancel()

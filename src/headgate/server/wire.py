@@ -1,0 +1,109 @@
+"""The wire: a Reply as OpenAI's JSON or SSE, and the `x-headgate-*` headers that tell how it was come by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from headgate.limits.limits import RateState
+from headgate.model.chat import Completion, Delta, Json
+from headgate.model.errors import GatewayError
+from headgate.model.money import to_usd
+from headgate.reply import Reply
+from headgate.server.edge import Header
+
+encode = msgspec.json.encode
+DONE = b"data: [DONE]\n\n"
+
+
+def reply_headers(reply: Reply, *, final: bool) -> list[Header]:
+    """How the answer was found. `final`: the answer is whole, so what it cost is known too."""
+    trail = reply.trail
+    headers: list[Header] = [
+        (b"x-request-id", reply.id.encode()),
+        (b"x-headgate-source", reply.source.encode()),
+        (b"x-headgate-cache", trail.cache.encode()),
+        (b"x-headgate-overhead-ms", b"%.2f" % (reply.overhead() * 1000)),
+        (b"x-headgate-attempts", b"%d" % len(trail.attempts)),
+        *rate_headers(reply.permit.rate),
+    ]
+    for name, value in (
+        (b"x-headgate-model", trail.model),
+        (b"x-headgate-deployment", trail.deployment),
+        (b"x-headgate-entry", trail.entry),
+        (b"x-headgate-cache-reason", trail.cache_reason),
+        (b"x-headgate-route-reason", trail.route_reason),
+    ):
+        if value:
+            headers.append((name, value.encode("latin-1", "replace")))
+    if trail.confidence is not None:
+        headers.append((b"x-headgate-confidence", b"%.3f" % trail.confidence))
+    if trail.route_confidence is not None:
+        headers.append((b"x-headgate-route-confidence", b"%.3f" % trail.route_confidence))
+    if len({attempt.deployment for attempt in trail.attempts}) > 1:
+        headers.append((b"x-headgate-fallback", b"true"))
+    if final:
+        headers.append((b"x-headgate-cost-usd", to_usd(reply.cost).encode()))
+        headers.append((b"x-headgate-saved-usd", to_usd(reply.saved).encode()))
+    return headers
+
+
+def rate_headers(rate: RateState) -> list[Header]:
+    """OpenAI's rate-limit headers; the reset is in seconds, as `1.5s`."""
+    return [
+        (b"x-ratelimit-limit-requests", b"%d" % rate.limit),
+        (b"x-ratelimit-remaining-requests", b"%d" % rate.remaining),
+        (b"x-ratelimit-reset-requests", b"%.3gs" % rate.reset_seconds),
+    ]
+
+
+def completion_json(id: str, created: int, completion: Completion) -> bytes:
+    """A whole answer as OpenAI's `chat.completion`, with an id of its own."""
+    return encode(
+        {
+            **completion.extra,
+            "id": f"chatcmpl-{id}",
+            "object": "chat.completion",
+            "created": created,
+            "model": completion.model,
+            "choices": completion.choices,
+            "usage": completion.reported,
+        }
+    )
+
+
+async def sse(reply: Reply, created: int, *, model: str, include_usage: bool) -> AsyncIterator[bytes]:
+    """The answer as OpenAI's chunks. An answer that breaks off ends in an error event and without `[DONE]`."""
+    top = {"id": f"chatcmpl-{reply.id}", "object": "chat.completion.chunk", "created": created, "model": model}
+    head = b"data: " + encode(top)[:-1]
+    tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+    try:
+        async for event in reply.events():
+            if isinstance(event, Delta):
+                yield _chunk(head, event, tail)
+        completion = await reply.completion()
+    except GatewayError as error:
+        yield b"data: " + encode(error.body()) + b"\n\n"
+        return
+    if include_usage:
+        yield head + b',"choices":[],"usage":' + encode(completion.reported) + b"}\n\n"
+    yield b": " + _closing_words(reply) + b"\n\n" + DONE
+
+
+def _chunk(head: bytes, event: Delta, tail: bytes) -> bytes:
+    if event.extra:
+        extra: Json = {name: value for name, value in event.extra.items() if name not in ("id", "object")}
+        head = head + b"," + encode(extra)[1:-1] if extra else head
+    return head + b',"choices":' + encode(event.choices) + tail
+
+
+def _closing_words(reply: Reply) -> bytes:
+    """What is only known at the end."""
+    return b"headgate source=%s attempts=%d cost-usd=%s saved-usd=%s overhead-ms=%.2f" % (
+        reply.source.encode(),
+        len(reply.trail.attempts),
+        to_usd(reply.cost).encode(),
+        to_usd(reply.saved).encode(),
+        reply.overhead() * 1000,
+    )

@@ -1,0 +1,197 @@
+"""Commits: many callers' rows, written by one thread, a whole batch in one transaction (group commit).
+
+A commit costs about the same for one row as for fifty, so rows that arrive while one is under way share the next. The batch
+is ONE statement with ONE JSON parameter: a statement lets go of the interpreter's lock and takes it back once, while
+`executemany` does so for every row, and each time it may wait for a busy event loop to yield.
+
+Invariant: rows reach the file in the order of `append`, and `durable` returns only when every row appended before it is there.
+A batch that fails is kept and tried again, so a full disk delays rows but never drops one.
+
+Group commit: DeWitt et al., "Implementation techniques for main memory database systems", SIGMOD 1984, §5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from headgate.model.errors import Overloaded
+
+Value = str | int | float | None
+
+
+class Commits:
+    """A bounded queue of rows in front of one SQLite connection, whose only user is this object's thread.
+
+    All methods are called from one event loop.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        insert: str,
+        *,
+        limit: int = 65_536,
+        linger: float = 0.01,
+        retry: float = 0.25,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`insert` has one parameter, a JSON array of rows, each an array of values.
+
+        limit   rows that may wait before `admit` refuses
+        linger  seconds that a row nobody waits for may lie before it is written
+        retry   seconds between two tries of a failed batch
+        """
+        self._connection = connection
+        self._insert = insert
+        self._limit = limit
+        self._linger = linger
+        self._retry = retry
+        self._monotonic = monotonic
+        self._encode = msgspec.json.Encoder().encode
+        self._queue: deque[bytes | asyncio.Future[None]] = deque()
+        self._backlog: list[bytes] = []
+        self._appended = 0
+        self._committed = 0
+        self._since = 0.0
+        self._failure: str | None = None
+        self._signalled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._work = threading.Lock()
+        self._work.acquire()
+        self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
+        self._thread.start()
+
+    @property
+    def pending(self) -> int:
+        """Rows that are not in the file yet."""
+        return self._appended - self._committed
+
+    @property
+    def lag(self) -> float:
+        """For how many seconds the oldest waiting row has waited, about."""
+        return max(0.0, self._monotonic() - self._since) if self.pending else 0.0
+
+    def admit(self) -> None:
+        """Raises Overloaded when new work must be refused: the file cannot be written, or too many rows wait."""
+        if self._failure is not None:
+            raise _refused(self._failure)
+        if self.pending >= self._limit or self._closing:
+            raise Overloaded("The ledger's queue is full.", retry_after=1.0)
+
+    def append(self, row: Sequence[Value]) -> None:
+        """Queue a row; it is written with the next batch. Never refuses: what was admitted must be recorded."""
+        if not self.pending:
+            self._since = self._monotonic()
+        self._queue.append(self._encoded(row))
+        self._appended += 1
+        if self._timer is None and not self._signalled:
+            self._timer = asyncio.get_running_loop().call_later(self._linger, self._signal)
+
+    async def durable(self) -> None:
+        """Return when every row appended so far is in the file. Raises Overloaded when it cannot be written now."""
+        if not self.pending:
+            return
+        if self._closing:
+            raise _refused(self._failure or "it is being closed")
+        waiter = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
+        self._signal()
+        await waiter
+
+    async def close(self) -> None:
+        """Write what waits, end the thread, close the connection. Raises Overloaded when rows could not be written."""
+        self._closing = True
+        self._signal()
+        await asyncio.to_thread(self._thread.join)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._connection.close()
+        if self.pending:
+            raise _refused(f"{self._failure}; {self.pending} rows are lost")
+
+    def _encoded(self, row: Sequence[Value]) -> bytes:
+        """A row as JSON. Encoded here, not in the thread, so that no odd text can spoil a batch of others' rows."""
+        try:
+            return self._encode(row)
+        except UnicodeEncodeError:
+            return self._encode([_clean(value) for value in row])
+
+    def _signal(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._signalled:
+            self._signalled = True
+            self._work.release()
+
+    def _run(self) -> None:
+        while True:
+            signalled = self._work.acquire(timeout=self._retry if self._backlog else -1)
+            if signalled:
+                # Before the queue is read: a row that comes after that read then signals again.
+                self._signalled = False
+            # Read before the queue is: whoever waits then waits in what is taken now.
+            closing = self._closing
+            self._commit(self._take())
+            if closing and (self._failure is not None or not self._queue):
+                return
+
+    def _take(self) -> list[asyncio.Future[None]]:
+        """Move everything queued into the backlog; the futures of those who wait for it."""
+        waiters: list[asyncio.Future[None]] = []
+        for _ in range(len(self._queue)):
+            item = self._queue.popleft()
+            if isinstance(item, bytes):
+                self._backlog.append(item)
+            else:
+                waiters.append(item)
+        return waiters
+
+    def _commit(self, waiters: list[asyncio.Future[None]]) -> None:
+        """Write the backlog in one statement. Whatever goes wrong is told to the waiters, and the rows stay."""
+        begun = self._monotonic()
+        try:
+            if self._backlog:
+                self._connection.execute(self._insert, ((b"[" + b",".join(self._backlog) + b"]").decode(),))
+        except (sqlite3.Error, MemoryError) as error:
+            self._failure = str(error)
+        else:
+            self._since = begun
+            self._committed += len(self._backlog)
+            self._backlog.clear()
+            self._failure = None
+        self._wake(waiters, self._failure)
+
+    def _wake(self, waiters: list[asyncio.Future[None]], failure: str | None) -> None:
+        if waiters:
+            # A loop that has ended has nobody left to tell.
+            with contextlib.suppress(RuntimeError):
+                waiters[0].get_loop().call_soon_threadsafe(_resolve, waiters, failure)
+
+
+def _resolve(waiters: list[asyncio.Future[None]], failure: str | None) -> None:
+    for waiter in waiters:
+        if waiter.done():
+            continue
+        if failure is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(_refused(failure))
+
+
+def _refused(failure: str) -> Overloaded:
+    return Overloaded(f"The ledger cannot be written: {failure}.", retry_after=1.0)
+
+
+def _clean(value: Value) -> Value:
+    """Text that UTF-8 cannot carry (half of a surrogate pair), with those places replaced."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

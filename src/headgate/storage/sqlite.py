@@ -1,0 +1,128 @@
+"""SQLite connections: opening, migrations, work in a thread, and who may write.
+
+Invariant: a transaction that has committed is never lost to a killed process. Every file is in WAL mode with
+`synchronous=NORMAL`: a commit is a write to the operating system, so `kill -9` loses nothing; a power cut or a kernel crash
+may lose the commits since the last checkpoint, but never corrupts the file or keeps half of a transaction
+(https://sqlite.org/pragma.html#pragma_synchronous).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headgate.model.errors import Conflict, Overloaded
+
+BUSY_SECONDS = 5.0
+"""How long a connection waits for another process's transaction before it gives up."""
+
+Result = TypeVar("Result")
+Step = tuple[str, ...]
+
+
+def connect(path: str | Path) -> sqlite3.Connection:
+    """Open (or create) a database file; statements commit by themselves unless inside `transaction`.
+
+    The connection may be handed from one thread to another but not used by two at once. Raises sqlite3.Error.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the statements inside or none; takes the write lock at once, so it never fails half way for a reader's sake."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def migrate(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
+    """Bring a file to the newest schema: step n (statements) takes it from version n to n + 1.
+
+    Safe when two processes start at once. Raises Conflict when a newer program has written the file.
+    """
+    with transaction(connection):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(steps):
+            raise Conflict(f"The database has schema version {version}; this program knows {len(steps)}. Upgrade it.")
+        for step in steps[version:]:
+            for statement in step:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+class Database:
+    """One connection that works in one thread of its own, so that no disk is waited for on the event loop."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Opens the file on first use, in its thread."""
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+
+    async def call(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run `work` with the connection. Raises Overloaded when the disk is full, unreadable or locked for too long."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    async def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives. Raises Overloaded as `call` does."""
+        return await self.call(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        try:
+            if self._connection is None:
+                self._connection = connect(self._path)
+            return work(self._connection)
+        except sqlite3.OperationalError as error:
+            raise Overloaded(f"The database cannot be used now: {error}.", retry_after=1.0) from error
+
+    def close(self) -> None:
+        """Finish the work begun and close the connection."""
+        self._thread.shutdown(wait=True)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class Claim:
+    """The exclusive right to serve from a file, for as long as this process lives or until `release`.
+
+    Advisory, in a lock file beside the database: readers and other tools may still open the database itself.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Take the claim. Raises Conflict naming the process that has it."""
+        self._file = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise Conflict(
+                f"{path} is in use by process {holder}: one server at a time can keep a ledger. Stop that one, or give "
+                "this one a data directory of its own."
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Give the claim back. The lock file stays: removing it would let two processes lock two files of one name."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

@@ -1,0 +1,59 @@
+"""MemoryDirectory: the reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headgate.model.errors import Conflict, NotFound
+from headgate.model.tenancy import KeyRecord
+from headgate.tenants.tenants import Account
+
+
+class MemoryDirectory:
+    """Tenants and keys in this process's memory."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+        self._keys: dict[str, KeyRecord] = {}
+        self._secrets: dict[str, str] = {}
+
+    async def find(self, digest: str) -> tuple[KeyRecord, Account] | None:
+        """The key with this digest, and its tenant."""
+        for record in self._keys.values():
+            if record.digest == digest:
+                return record, self._accounts[record.tenant]
+        return None
+
+    async def accounts(self) -> list[Account]:
+        """All tenants, oldest first."""
+        return list(self._accounts.values())
+
+    async def put_account(self, account: Account) -> None:
+        """Add or replace a tenant."""
+        if any(other.name == account.name and other.id != account.id for other in self._accounts.values()):
+            raise Conflict(f"There is a tenant named {account.name!r} already.")
+        self._accounts[account.id] = account
+
+    async def drop_account(self, id: str) -> bool:
+        """Delete a tenant and its keys."""
+        self._keys = {key: record for key, record in self._keys.items() if record.tenant != id}
+        return self._accounts.pop(id, None) is not None
+
+    async def keys(self) -> list[KeyRecord]:
+        """All keys, oldest first."""
+        return list(self._keys.values())
+
+    async def put_key(self, record: KeyRecord) -> None:
+        """Add or replace a key."""
+        if record.tenant not in self._accounts:
+            raise NotFound(f"There is no tenant {record.tenant!r}.")
+        if any(other.digest == record.digest and other.id != record.id for other in self._keys.values()):
+            raise Conflict("This key exists already.")
+        self._keys[record.id] = record
+
+    async def secret(self, name: str, make: Callable[[], str]) -> str:
+        """The secret of this name, made when it is asked for first."""
+        return self._secrets.setdefault(name, make())
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,342 @@
+"""Tenants: who is calling, and what may they do?
+
+Keys are random and are stored as HMAC-SHA-256 under a secret (the pepper), so a stolen database opens no door unless the pepper
+is stolen with it; a slow hash would buy nothing against 256 random bits and cost every request its time.
+
+Invariant: no key is ever stored or logged, and one that was revoked, has expired or was deleted opens nothing later than two
+seconds after, whichever process did it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from headgate.model.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
+from headgate.model.tenancy import DEFAULT_TENANT, KeyRecord, KeyRole, Policy, Principal, Tenant
+from headgate.tenants.overrides import merged, with_defaults
+
+FRESH_SECONDS = 2.0
+"""How long an answer about a key is believed before the directory is asked again."""
+
+UNKNOWN_KEYS = 10_000
+"""Wrong keys that are remembered, so that a client repeating one does not reach the directory each time."""
+
+_NAME = re.compile(r"[\w.\- ]{1,64}", re.ASCII)
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant as it is stored: `overrides` are the fields of its policy that differ from the defaults."""
+
+    id: str
+    name: str
+    overrides: dict[str, Any] = {}
+    created: float = 0.0
+
+
+class Directory(Protocol):
+    """Where tenants and keys are kept. Every method may wait; changes of other processes are seen at once.
+
+    Guarantees: names of tenants and digests of keys are unique; a deleted tenant's keys are gone with it.
+    """
+
+    async def find(self, digest: str) -> tuple[KeyRecord, Account] | None:
+        """The key with this digest, and its tenant."""
+        ...
+
+    async def accounts(self) -> list[Account]:
+        """All tenants, oldest first."""
+        ...
+
+    async def put_account(self, account: Account) -> None:
+        """Add a tenant, or replace the one of the same id. Raises Conflict when another one has the name."""
+        ...
+
+    async def drop_account(self, id: str) -> bool:
+        """Delete a tenant and its keys; False when there is none."""
+        ...
+
+    async def keys(self) -> list[KeyRecord]:
+        """All keys, revoked ones too, oldest first."""
+        ...
+
+    async def put_key(self, record: KeyRecord) -> None:
+        """Add a key, or replace the one of the same id. Raises NotFound when its tenant does not exist."""
+        ...
+
+    async def secret(self, name: str, make: Callable[[], str]) -> str:
+        """The secret of this name; made once, whoever asks first, and the same for all ever after."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        ...
+
+
+class IssuedKey(msgspec.Struct, frozen=True):
+    """A new key: its record, and the key itself, which is shown this once."""
+
+    record: KeyRecord
+    key: str
+
+
+class _Known(msgspec.Struct, frozen=True):
+    principal: Principal
+    expires: float | None
+    until: float
+
+
+class Tenants:
+    """Tells who a key belongs to, and manages tenants and keys. Call `ensure_admin` once before serving."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        defaults: Policy,
+        pepper: str | None = None,
+        admin_key: str | None = None,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[int], str] = secrets.token_urlsafe,
+    ) -> None:
+        """`defaults` is the policy of tenants that say nothing else.
+
+        pepper     the secret that keys are digested with; without one the directory keeps one
+        admin_key  the admin's key; without one it is made at the first start
+        random     a url-safe text of that many random bytes
+        """
+        self._directory = directory
+        self._defaults = defaults
+        self._pepper = None if pepper is None else pepper.encode()
+        self._admin_key = admin_key
+        self._now = now
+        self._monotonic = monotonic
+        self._random = random
+        self._known: dict[str, _Known] = {}
+        self._unknown: dict[str, float] = {}
+        self._asking: dict[str, asyncio.Task[_Known | None]] = {}
+
+    async def authenticate(self, key: str) -> Principal:
+        """Who this key belongs to. Raises Unauthenticated."""
+        if not key:
+            raise Unauthenticated("No API key. Send it as `Authorization: Bearer hg-...` or `x-api-key`.")
+        pepper = self._pepper or await self._load_pepper()
+        digest = _digest(pepper, key)
+        at = self._monotonic()
+        known = self._known.get(digest)
+        if known is None or known.until <= at:
+            if self._unknown.get(digest, 0.0) > at:
+                raise _wrong()
+            known = await self._ask(digest)
+        if known.expires is not None and known.expires <= self._now():
+            raise Unauthenticated("The API key has expired.")
+        return known.principal
+
+    async def ensure_admin(self) -> str | None:
+        """Make sure that the default tenant and an admin key exist; the key when it was made just now, else None."""
+        await self._load_pepper()
+        accounts = await self._directory.accounts()
+        if all(account.id != DEFAULT_TENANT for account in accounts):
+            await self._directory.put_account(Account(id=DEFAULT_TENANT, name=DEFAULT_TENANT, created=self._now()))
+        if self._admin_key is not None:
+            return None
+        if any(record.role == "admin" and record.revoked is None for record in await self._directory.keys()):
+            return None
+        return (await self.create_key(DEFAULT_TENANT, name="admin", role="admin")).key
+
+    async def create(self, name: str, *, policy: dict[str, Any] | None = None) -> Tenant:
+        """A new tenant. `policy` holds the fields that differ from the defaults, money in nano-USD.
+
+        Raises InvalidRequest for a bad name or field, Conflict when the name is taken.
+        """
+        overrides = merged({}, policy or {}, self._defaults)
+        account = Account(id=f"t_{self._random(9)}", name=_checked(name), overrides=overrides, created=self._now())
+        await self._refuse_taken(account)
+        await self._directory.put_account(account)
+        return self._tenant(account)
+
+    async def update(self, id: str, *, name: str | None = None, policy: dict[str, Any] | None = None) -> Tenant:
+        """Change a tenant's name, or fields of its policy; a field given as None falls back to the default.
+
+        Within `caps`, None means no cap. Raises NotFound, InvalidRequest, Conflict.
+        """
+        account = await self._account(id)
+        overrides = merged(account.overrides, policy or {}, self._defaults)
+        renamed = account.name if name is None else _checked(name)
+        account = msgspec.structs.replace(account, name=renamed, overrides=overrides)
+        await self._refuse_taken(account)
+        await self._directory.put_account(account)
+        self._forget()
+        return self._tenant(account)
+
+    async def get(self, id: str) -> Tenant:
+        """The tenant of this id. Raises NotFound."""
+        return self._tenant(await self._account(id))
+
+    async def list_tenants(self) -> list[Tenant]:
+        """All tenants, oldest first."""
+        return [self._tenant(account) for account in await self._directory.accounts()]
+
+    async def set_caps(self, id: str, caps: dict[str, int | None]) -> Tenant:
+        """Set budgets by window (`hour`, `day`, `month`, `total`), nano-USD; None is no cap. Raises as `update`."""
+        return await self.update(id, policy={"caps": caps})
+
+    async def delete(self, id: str) -> None:
+        """Delete a tenant and its keys; the journal keeps its rows. Raises NotFound, Conflict for the default tenant."""
+        if id == DEFAULT_TENANT:
+            raise Conflict("The default tenant always exists; it cannot be deleted.")
+        if not await self._directory.drop_account(id):
+            raise _no_tenant(id)
+        self._forget()
+
+    async def create_key(
+        self,
+        tenant: str,
+        *,
+        name: str | None = None,
+        role: KeyRole = "caller",
+        user: str | None = None,
+        expires: float | None = None,
+    ) -> IssuedKey:
+        """A new key; `expires` in unix seconds. Raises NotFound, InvalidRequest."""
+        await self._account(tenant)
+        if role not in ("admin", "tenant_admin", "caller"):
+            raise InvalidRequest("`role` must be admin, tenant_admin or caller.", param="role")
+        if role == "admin" and tenant != DEFAULT_TENANT:
+            raise InvalidRequest("An admin key belongs to the tenant `default`.", param="role")
+        key = self._new_key()
+        record = KeyRecord(
+            id=f"key_{self._random(9)}",
+            tenant=tenant,
+            digest=_digest(self._pepper or await self._load_pepper(), key),
+            role=role,
+            name=None if name is None else _checked(name),
+            user=user,
+            expires=expires,
+            created=self._now(),
+        )
+        await self._directory.put_key(record)
+        return IssuedKey(record, key)
+
+    async def list_keys(self, tenant: str | None = None) -> list[KeyRecord]:
+        """The keys of a tenant, or all, oldest first."""
+        return [record for record in await self._directory.keys() if tenant in (None, record.tenant)]
+
+    async def revoke_key(self, id: str) -> KeyRecord:
+        """Revoke a key for good; again changes nothing. Raises NotFound."""
+        record = await self._record(id)
+        if record.revoked is None:
+            record = msgspec.structs.replace(record, revoked=self._now())
+            await self._directory.put_key(record)
+            self._forget()
+        return record
+
+    async def rotate_key(self, id: str, *, grace: float = 0.0) -> IssuedKey:
+        """A new key like this one, which itself stops working after `grace` seconds. Raises NotFound, Conflict."""
+        old = await self._record(id)
+        if old.revoked is not None:
+            raise Conflict(f"The key {id} is revoked; make a new one.")
+        issued = await self.create_key(old.tenant, name=old.name, role=old.role, user=old.user, expires=old.expires)
+        ends = self._now() + grace
+        ends = ends if old.expires is None else min(ends, old.expires)
+        await self._directory.put_key(msgspec.structs.replace(old, expires=ends))
+        self._forget()
+        return issued
+
+    async def close(self) -> None:
+        """Let go of the directory."""
+        await self._directory.close()
+
+    async def _ask(self, digest: str) -> _Known:
+        """Ask the directory, once however many callers wait; a caller that is cancelled does not stop the others."""
+        task = self._asking.get(digest)
+        if task is None:
+            task = self._asking[digest] = asyncio.create_task(self._look_up(digest))
+            task.add_done_callback(lambda _: self._asking.pop(digest, None))
+        known = await asyncio.shield(task)
+        if known is None:
+            raise _wrong()
+        return known
+
+    async def _look_up(self, digest: str) -> _Known | None:
+        at = self._monotonic()
+        known = await self._found(digest, at + FRESH_SECONDS)
+        book: dict[str, Any] = self._known if known is not None else self._unknown
+        if len(book) >= UNKNOWN_KEYS:
+            book.pop(next(iter(book)))
+        book[digest] = known if known is not None else at + FRESH_SECONDS
+        return known
+
+    async def _found(self, digest: str, until: float) -> _Known | None:
+        if self._admin_key is not None and hmac.compare_digest(digest, _digest(self._pepper or b"", self._admin_key)):
+            account = await self._account(DEFAULT_TENANT)
+            policy = with_defaults(account.overrides, self._defaults)
+            return _Known(Principal(tenant=DEFAULT_TENANT, policy=policy, key="key_admin", role="admin"), None, until)
+        found = await self._directory.find(digest)
+        if found is None or not hmac.compare_digest(found[0].digest, digest) or found[0].revoked is not None:
+            return None
+        record, account = found
+        policy = with_defaults(account.overrides, self._defaults)
+        principal = Principal(tenant=account.id, policy=policy, key=record.id, role=record.role, user=record.user)
+        return _Known(principal, record.expires, until)
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._unknown.clear()
+
+    def _tenant(self, account: Account) -> Tenant:
+        policy = with_defaults(account.overrides, self._defaults)
+        return Tenant(id=account.id, name=account.name, policy=policy, created=account.created)
+
+    async def _account(self, id: str) -> Account:
+        for account in await self._directory.accounts():
+            if account.id == id:
+                return account
+        raise _no_tenant(id)
+
+    async def _record(self, id: str) -> KeyRecord:
+        for record in await self._directory.keys():
+            if record.id == id:
+                return record
+        raise NotFound(f"There is no key {id!r}.")
+
+    async def _refuse_taken(self, wanted: Account) -> None:
+        for account in await self._directory.accounts():
+            if account.name == wanted.name and account.id != wanted.id:
+                raise Conflict(f"There is a tenant named {wanted.name!r} already.")
+
+    async def _load_pepper(self) -> bytes:
+        if self._pepper is None:
+            self._pepper = (await self._directory.secret("pepper", lambda: self._random(32))).encode()
+        return self._pepper
+
+    def _new_key(self) -> str:
+        return f"hg-{self._random(32)}"
+
+
+def _digest(pepper: bytes, key: str) -> str:
+    return hmac.digest(pepper, key.encode("utf-8", "replace"), "sha256").hex()
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name) or name != name.strip():
+        raise InvalidRequest(
+            "A name has 1 to 64 letters, digits, `-`, `_`, `.` and spaces, none of them at an end.", param="name"
+        )
+    return name
+
+
+def _wrong() -> Unauthenticated:
+    return Unauthenticated("The API key is not valid.")
+
+
+def _no_tenant(id: str) -> NotFound:
+    return NotFound(f"There is no tenant {id!r}.")

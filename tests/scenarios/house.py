@@ -1,0 +1,119 @@
+"""A whole gateway in memory, with scripted providers: what every scenario starts from."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headgate.budget.budget import Budget, Ledger, UsageQuery
+from headgate.budget.memory import MemoryLedger
+from headgate.cache.cache import Cache, CachePolicy, CacheStore
+from headgate.cache.memory import MemoryStore
+from headgate.cache.verdict import FixedVerdict
+from headgate.coalesce import Flights
+from headgate.dispatch import Dispatch, Patience
+from headgate.limits.limits import Limits
+from headgate.limits.memory import MemoryCounters
+from headgate.model.chat import ChatRequest
+from headgate.model.deployment import Deployment
+from headgate.model.money import Price
+from headgate.model.record import CallRecord
+from headgate.model.tenancy import Policy, Principal
+from headgate.pipeline import Gateway
+from headgate.providers.provider import Provider
+from headgate.providers.scripted import ScriptedProvider
+from headgate.routing.breaker import Breakers
+from headgate.routing.retries import RetryBudget
+from headgate.routing.routing import Route, Routing
+from headgate.telemetry.telemetry import Telemetry
+
+USD = 1_000_000_000
+PRICE = Price(input=1 * USD, output=2 * USD)
+CALLER = Principal(tenant="acme", key="key-1")
+
+
+class Notes:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+
+    def record(self, record: CallRecord) -> None:
+        self.records.append(record)
+
+    def close(self) -> None:
+        return None
+
+
+class House:
+    """The gateway, and everything a scenario wants to look at."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider] | None = None,
+        *,
+        store: CacheStore | None = None,
+        ledger: Ledger | None = None,
+        embedder: Any = None,
+        now: Callable[[], float] = lambda: 1_000_000.0,
+        patience: Patience | None = None,
+    ) -> None:
+        self.provider = ScriptedProvider()
+        self.providers = dict(providers or {"one": self.provider})
+        self.notes = Notes()
+        self.ledger = ledger or MemoryLedger(now=now)
+        self.time = 0.0
+        self.breakers = Breakers(clock=lambda: self.time)
+        deployments = {
+            name: Deployment(name=name, provider=name, model=f"{name}-1", price=PRICE, max_output=100)
+            for name in self.providers
+        }
+        names = tuple(deployments)
+        routes = {"auto": Route("auto", {"low": names, "medium": names, "high": names})}
+        ids = itertools.count(1)
+        self.slept: list[float] = []
+        self.gateway = Gateway(
+            limits=Limits(MemoryCounters()),
+            cache=Cache(store or MemoryStore(now=now), embedder, FixedVerdict(0.92), CachePolicy(), now=now),
+            flights=Flights(),
+            routing=Routing(deployments, routes, breakers=self.breakers),
+            budget=Budget(self.ledger, now=now),
+            dispatch=Dispatch(
+                self.providers,
+                self.breakers,
+                RetryBudget(),
+                patience,
+                clock=lambda: self.time,
+                sleep=self._sleep,
+                chance=random.Random(1),
+            ),
+            telemetry=Telemetry([self.notes]),
+            now=now,
+            new_id=lambda: f"id-{next(ids)}",
+            grace=1.0,
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        """Time passes only here."""
+        self.slept.append(seconds)
+        self.time += seconds
+
+    async def settled(self) -> int:
+        """Nano-USD in the journal."""
+        return sum(row.cost for row in await self.ledger.usage(UsageQuery()))
+
+    async def flown(self) -> None:
+        """Wait until no flight is under way."""
+        await self.gateway.flights.idle()
+
+
+def ask(text: str = "Where is my parcel?", **more: Any) -> ChatRequest:
+    """A chat request."""
+    return ChatRequest.parse({"model": "auto", "messages": [{"role": "user", "content": text}], **more})
+
+
+def caller(**policy: Any) -> Principal:
+    """A caller of the tenant `acme` under this policy."""
+    return Principal(tenant="acme", key="key-1", policy=Policy(**policy))

@@ -1,0 +1,226 @@
+"""Which deployments are tried, in which order, and what is held for them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from headgate.model.chat import ChatRequest
+from headgate.model.deployment import Deployment
+from headgate.model.errors import ContextTooLong, InvalidRequest, ModelNotAllowed, UnknownModel, Unpriced
+from headgate.model.money import Price
+from headgate.model.tenancy import Caps, Policy
+from headgate.routing.breaker import Breakers
+from headgate.routing.routing import Decision, Plan, Route, Routing
+
+CHEAP, DEAR = Price(input=150_000_000, output=600_000_000), Price(input=2_500_000_000, output=10_000_000_000)
+
+
+def deployment(name: str, **fields) -> Deployment:
+    return Deployment(**{"name": name, "provider": "sim", "model": f"m-{name}", "price": CHEAP, **fields})
+
+
+DEPLOYMENTS = {
+    "small": deployment("small", context_window=8_000, max_output=1_000),
+    "middle": deployment("middle", context_window=16_000, max_output=2_000),
+    "large": deployment("large", price=DEAR, capabilities=frozenset({"tools", "json", "vision"})),
+    "coder": deployment("coder"),
+    "spare": deployment("spare", price=None),
+}
+AUTO = Route(
+    "auto",
+    {"low": ("small", "middle"), "medium": ("middle",), "high": ("large",)},
+    {"code": ("coder",)},
+)
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def decision(tier="low", task="chat") -> Decision:
+    return Decision(task, tier, 0.7, "plain+length")
+
+
+class Planner:
+    def __init__(self, deployments=DEPLOYMENTS, route=AUTO, **options) -> None:
+        self.now = 0.0
+        self.breakers = Breakers(clock=lambda: self.now, random=lambda: 0.0)
+        self.routing = Routing(deployments, {route.name: route}, breakers=self.breakers, **options)
+
+    def __call__(self, chosen=None, *, policy=None, likely=10, most=40, **body) -> Plan:
+        request = ChatRequest.parse({"model": "auto", "messages": HELLO, **body})
+        return self.routing.plan(chosen or decision(), policy or Policy(), request, likely=likely, most=most)
+
+    def names(self, *args, **options) -> list[str]:
+        return [step.deployment.name for step in self(*args, **options).steps]
+
+
+def test_the_tier_comes_first_then_higher_tiers_then_lower() -> None:
+    plan = Planner().names
+    assert plan(decision("low")) == ["small", "middle", "large"]
+    assert plan(decision("medium")) == ["middle", "large", "small"]
+    assert plan(decision("high")) == ["large", "middle", "small"]
+
+
+def test_a_task_with_a_chain_of_its_own_goes_there_first() -> None:
+    assert Planner().names(decision("low", "code")) == ["coder", "small", "middle"]
+
+
+def test_a_tenants_own_tier_leaves_the_tasks_chain_out() -> None:
+    assert Planner().names(decision("high", "code"), policy=Policy(tier="high"))[0] == "large"
+
+
+def test_preferred_deployments_go_first_when_the_route_offers_them() -> None:
+    assert Planner().names(policy=Policy(prefer=("spare", "large"))) == ["large", "small", "middle"]
+
+
+def test_a_pinned_deployment_has_only_the_fallbacks_that_the_configuration_names() -> None:
+    assert Planner().names(model="small") == ["small"]
+    planner = Planner(fallbacks={"small": ("large", "middle")})
+    assert planner.names(model="small") == ["small", "large", "middle"]
+    assert planner.names(model="sim/m-small") == ["small", "large", "middle"]
+    assert planner.names(model="small", policy=Policy(allowed_models=("small", "middle"))) == ["small", "middle"]
+
+
+def test_at_most_two_fallbacks() -> None:
+    route = Route("auto", dict.fromkeys(("low", "medium", "high"), ("small", "middle", "large", "coder")))
+    assert len(Planner(route=route)().steps) == 3
+
+
+def test_refused_deployments_go_last_and_cooling_ones_behind_them() -> None:
+    planner = Planner()
+    planner.breakers.observe("small", failed=True, retry_after=30)
+    for _ in range(5):
+        planner.breakers.observe("middle", failed=True)
+    assert planner.names() == ["large", "middle", "small"]
+
+
+def test_a_refused_deployment_is_kept_when_there_is_nothing_else() -> None:
+    planner = Planner()
+    for _ in range(5):
+        planner.breakers.observe("small", failed=True)
+    assert planner.names(model="small") == ["small"]
+
+
+def test_only_deployments_with_the_capability_are_planned() -> None:
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]
+    assert Planner().names(messages=image) == ["large"]
+
+
+@pytest.mark.parametrize(
+    ("body", "word", "param"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "tools"),
+        ({"functions": [{"name": "f"}]}, "tools", "tools"),
+        ({"response_format": {"type": "json_object"}}, "json", "response_format"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]},
+            "vision",
+            "messages",
+        ),
+    ],
+)
+def test_a_capability_that_nothing_has_is_named(body, word: str, param: str) -> None:
+    bare = {"small": deployment("small", capabilities=frozenset())}
+    route = Route("auto", dict.fromkeys(("low", "medium", "high"), ("small",)))
+    with pytest.raises(InvalidRequest, match=f"supports {word}: `small`") as caught:
+        Planner(bare, route)(**body)
+    assert caught.value.param == param
+
+
+def test_a_capped_tenant_never_reaches_a_model_without_a_price() -> None:
+    route = Route("auto", dict.fromkeys(("low", "medium", "high"), ("spare", "small")))
+    planner = Planner(route=route)
+    assert planner.names() == ["spare", "small"]
+    assert planner.names(policy=Policy(caps=Caps(day=1))) == ["small"]
+    with pytest.raises(Unpriced, match="`spare`"):
+        planner(model="spare", policy=Policy(caps=Caps(total=0)))
+
+
+def test_the_limit_is_the_least_of_what_is_asked_given_and_left() -> None:
+    planner = Planner()
+    assert [step.limit for step in planner().steps] == [1_000, 2_000, 4_096]
+    assert [step.limit for step in planner(max_tokens=1_500).steps] == [1_000, 1_500, 1_500]
+    assert planner(model="small", likely=7_500, most=30_000).steps[0].limit == 500
+
+
+def test_the_likely_size_decides_when_the_most_does_not_fit() -> None:
+    """`most` counts bytes: it would refuse English text that needs a quarter of the window."""
+    assert Planner().names(likely=5_000, most=20_000)[0] == "small"
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_goes_to_a_larger_model() -> None:
+    assert Planner().names(likely=7_900, most=31_600) == ["middle", "large"]
+
+
+def test_a_deployment_that_cannot_give_all_that_was_asked_for_goes_behind_one_that_can() -> None:
+    assert Planner().names(likely=7_500, most=30_000, max_tokens=800) == ["middle", "large", "small"]
+
+
+def test_a_prompt_that_fits_nowhere_is_refused_with_the_numbers() -> None:
+    with pytest.raises(ContextTooLong, match=r"about 130000 tokens.*`large`, takes 128000") as caught:
+        Planner()(likely=130_000, most=520_000)
+    assert caught.value.param == "messages"
+
+
+def test_the_ceiling_is_the_dearest_step_for_all_choices() -> None:
+    plan = Planner()(n=3, max_tokens=100, likely=10, most=40)
+    assert plan.ceiling == DEAR.ceiling(40, 300)
+    assert (plan.route, plan.reason, plan.confidence, plan.prompt_tokens) == ("auto", "plain+length", 0.7, 10)
+
+
+def test_an_unknown_model_is_refused_with_what_exists() -> None:
+    with pytest.raises(UnknownModel, match=r"`gpt-9` does not exist\. Available: auto, small, middle") as caught:
+        Planner().routing.check(Policy(), "gpt-9")
+    assert caught.value.param == "model"
+
+
+def test_check_gives_the_canonical_name() -> None:
+    check = Planner().routing.check
+    assert [check(Policy(), name) for name in ("auto", "small", "sim/m-small")] == ["auto", "small", "small"]
+
+
+def test_an_allow_list_limits_what_may_be_asked_for_and_what_is_listed() -> None:
+    routing, policy = Planner().routing, Policy(allowed_models=("auto", "sim/m-coder"))
+    assert routing.models(policy) == ["auto", "coder"]
+    assert routing.check(policy, "coder") == "coder"
+    with pytest.raises(ModelNotAllowed):
+        routing.check(policy, "large")
+    with pytest.raises(UnknownModel, match=r"Available: auto, coder\.$"):
+        routing.check(policy, "gpt-9")
+
+
+def test_without_an_allow_list_everything_is_listed_once() -> None:
+    assert Planner().routing.models(Policy()) == ["auto", "small", "middle", "large", "coder", "spare"]
+
+
+@pytest.mark.parametrize(
+    ("route", "fallbacks"),
+    [
+        (Route("auto", {"low": ("absent",)}), {}),
+        (Route("auto", {"low": ("small",)}, {"code": ("absent",)}), {}),
+        (Route("auto", {"low": ()}), {}),
+        (AUTO, {"small": ("absent",)}),
+        (AUTO, {"absent": ("small",)}),
+    ],
+)
+def test_names_that_lead_nowhere_are_refused_at_the_start(route: Route, fallbacks) -> None:
+    with pytest.raises(ValueError, match=r"absent|no deployment"):
+        Planner(route=route, fallbacks=fallbacks)
+
+
+def test_health_tells_of_every_deployment() -> None:
+    planner = Planner()
+    planner.breakers.observe("small", failed=True, retry_after=30)
+    health = planner.routing.health()
+    assert health["small"] == {"state": "closed", "cooling": 30.0, "calls": 1, "failures": 1}
+    assert set(health) == set(DEPLOYMENTS)
+
+
+def test_every_capability_has_to_be_at_one_deployment() -> None:
+    split = {
+        "a": msgspec.structs.replace(deployment("a"), capabilities=frozenset({"tools"})),
+        "b": msgspec.structs.replace(deployment("b"), capabilities=frozenset({"json"})),
+    }
+    planner = Planner(split, Route("auto", dict.fromkeys(("low", "medium", "high"), ("a", "b"))))
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    with pytest.raises(InvalidRequest, match="tools and json"):
+        planner(tools=tools, response_format={"type": "json_object"})

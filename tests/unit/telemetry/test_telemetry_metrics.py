@@ -1,0 +1,159 @@
+"""What Prometheus sees of a call."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from headgate.model.money import Usage
+from headgate.model.record import Attempt, CallRecord
+from headgate.telemetry.metrics import MOST_TENANTS, PrometheusSink
+
+USED = Usage(prompt_tokens=100, completion_tokens=50, cached_tokens=10)
+LIVE = CallRecord(
+    id="r1", at=1.0, tenant="acme", user="jane@example.com", route="auto", status=200, source="live", cache="miss",
+    model="vendor-small-2026", deployment="small", route_reason="plain+length", route_confidence=0.8,
+    attempts=(
+        Attempt(deployment="large", outcome="upstream_unavailable", seconds=0.1),
+        Attempt(deployment="large", outcome="upstream_throttled", seconds=0.1),
+        Attempt(deployment="small", outcome="ok", seconds=0.4, first_token=0.2, cost=2_500, usage=USED),
+    ),
+    usage=USED, cost=2_500, duration=0.6, first_token=0.3, overhead=0.0015, lookup=0.0004,
+)  # fmt: skip
+HIT = CallRecord(
+    id="r2", at=2.0, tenant="acme", route="auto", status=200, source="semantic", cache="hit", confidence=0.99,
+    model="vendor-small-2026", usage=USED, saved=2_500, duration=0.002, overhead=0.002, lookup=0.001,
+)  # fmt: skip
+
+
+def sink() -> PrometheusSink:
+    return PrometheusSink(routes=["auto"], deployments=["small", "large"])
+
+
+def samples(metrics: PrometheusSink) -> dict[tuple, float]:
+    """Every sample by name and labels, as a Prometheus server reads it."""
+    return {
+        (sample.name.removeprefix("headgate_"), *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+def value(metrics: PrometheusSink, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((name, *sorted(labels.items())))
+
+
+def test_a_live_call_is_counted_once_in_each_metric() -> None:
+    metrics = sink()
+    metrics.record(LIVE)
+    assert value(metrics, "requests_total", tenant="acme", route="auto", source="live", status="200") == 1
+    assert value(metrics, "request_duration_seconds_sum", source="live") == 0.6
+    assert value(metrics, "request_duration_seconds_bucket", source="live", le="0.5") == 0
+    assert value(metrics, "request_duration_seconds_bucket", source="live", le="1.0") == 1
+    assert value(metrics, "overhead_seconds_sum") == 0.0015
+    assert value(metrics, "time_to_first_token_seconds_sum", deployment="small") == 0.2
+    assert value(metrics, "cache_lookups_total", tier="none", outcome="miss") == 1
+    assert value(metrics, "cache_lookup_seconds_count", tier="none") == 1
+    assert value(metrics, "routing_decisions_total", route="auto", model="small", reason="plain+length") == 1
+    assert value(metrics, "router_confidence_sum") == 0.8
+    assert value(metrics, "tokens_total", model="small", kind="prompt") == 100
+    assert value(metrics, "tokens_total", model="small", kind="completion") == 50
+    assert value(metrics, "tokens_total", model="small", kind="cached") == 10
+    assert value(metrics, "cost_usd_total", tenant="acme", model="small") == pytest.approx(2.5e-6)
+    assert value(metrics, "flights_total") == 1
+
+
+def test_attempts_are_counted_one_by_one_and_a_retry_is_no_fallback() -> None:
+    metrics = sink()
+    metrics.record(LIVE)
+    assert value(metrics, "attempts_total", deployment="large", outcome="upstream_unavailable") == 1
+    assert value(metrics, "attempts_total", deployment="small", outcome="ok") == 1
+    fallbacks = [key for key in samples(metrics) if key[0] == "fallbacks_total"]
+    assert fallbacks == [("fallbacks_total", ("from", "large"), ("reason", "upstream_throttled"), ("to", "small"))]
+
+
+def test_a_hit_names_its_tier_and_what_it_saved_and_costs_nothing() -> None:
+    metrics = sink()
+    metrics.record(HIT)
+    assert value(metrics, "cache_lookups_total", tier="semantic", outcome="hit") == 1
+    assert value(metrics, "saved_usd_total", tenant="acme", reason="semantic") == pytest.approx(2.5e-6)
+    assert not [key for key in samples(metrics) if key[0] in ("tokens_total", "cost_usd_total", "attempts_total")]
+
+
+def test_a_follower_does_not_count_the_leaders_attempts_again() -> None:
+    metrics = sink()
+    metrics.record(LIVE)
+    metrics.record(msgspec.structs.replace(LIVE, source="coalesced", cost=0, saved=2_500))
+    assert value(metrics, "attempts_total", deployment="small", outcome="ok") == 1
+    assert value(metrics, "tokens_total", model="small", kind="prompt") == 100
+    assert value(metrics, "requests_total", tenant="acme", route="auto", source="coalesced", status="200") == 1
+    assert value(metrics, "saved_usd_total", tenant="acme", reason="coalesced") == pytest.approx(2.5e-6)
+
+
+def test_a_refused_call_is_no_cache_lookup() -> None:
+    metrics = sink()
+    metrics.record(CallRecord(id="r", at=0.0, tenant="acme", route="auto", status=429, error="rate_limit_exceeded"))
+    assert value(metrics, "requests_total", tenant="acme", route="auto", source="none", status="429") == 1
+    assert not [key for key in samples(metrics) if key[0] == "cache_lookups_total"]
+
+
+def test_names_that_callers_invent_never_become_labels() -> None:
+    metrics = sink()
+    for number in range(50):
+        metrics.record(msgspec.structs.replace(HIT, source="none", route=f"gpt-{number}", status=404))
+    text = metrics.render().decode()
+    assert "gpt-" not in text
+    assert value(metrics, "requests_total", tenant="acme", route="other", source="none", status="404") == 50
+
+
+def test_no_user_becomes_a_label() -> None:
+    metrics = sink()
+    metrics.record(LIVE)
+    assert b"jane" not in metrics.render()
+
+
+def test_the_number_of_tenants_in_labels_is_bounded() -> None:
+    metrics = sink()
+    for number in range(MOST_TENANTS + 50):
+        metrics.record(msgspec.structs.replace(HIT, tenant=f"t{number}"))
+    assert value(metrics, "requests_total", tenant="other", route="auto", source="semantic", status="200") == 50
+
+
+def test_gauges_are_read_at_each_scrape() -> None:
+    metrics, open_now = sink(), [3]
+    metrics.gauge("headgate_reservations_open", lambda: open_now[0])
+    metrics.gauge("headgate_breaker_state", lambda: {("small",): 2.0}, labels=("deployment",))
+    metrics.gauge("headgate_budget_used_ratio", lambda: {("acme", "hour"): 0.25}, labels=("tenant", "window"))
+    assert value(metrics, "reservations_open") == 3
+    open_now[0] = 4
+    assert value(metrics, "reservations_open") == 4
+    assert value(metrics, "breaker_state", deployment="small") == 2
+    assert value(metrics, "budget_used_ratio", tenant="acme", window="hour") == 0.25
+
+
+def test_a_gauge_that_cannot_be_read_is_left_out_and_the_rest_stays() -> None:
+    metrics = sink()
+    metrics.gauge("headgate_cache_entries", lambda: 1 // 0)
+    metrics.gauge("headgate_reservations_open", lambda: 1)
+    assert value(metrics, "reservations_open") == 1
+    assert value(metrics, "cache_entries") is None
+
+
+def test_only_documented_gauges_exist() -> None:
+    with pytest.raises(ValueError, match="headgate_mood"):
+        sink().gauge("headgate_mood", lambda: 1)
+
+
+def test_a_record_that_cannot_be_counted_raises_nothing() -> None:
+    metrics = sink()
+    metrics.record(msgspec.structs.replace(LIVE, duration="long"))
+    metrics.record(LIVE)
+    assert value(metrics, "flights_total") == 1
+
+
+def test_two_sinks_do_not_share_anything() -> None:
+    first, second = sink(), sink()
+    first.record(LIVE)
+    assert value(second, "flights_total") == 0
+    first.close()

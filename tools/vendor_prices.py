@@ -1,0 +1,125 @@
+"""Reduce a genai-prices data file (version 2) to src/headgate/budget/price_table.json.
+
+    python tools/vendor_prices.py path/to/data.json 2026-08-21
+
+Get the file from pydantic/genai-prices, `prices/new_data/v2/data.json`; the date is that of the commit. The licence (MIT) is kept
+beside the table as price_table.LICENSE.
+
+What is left out: descriptions, usage extractors, web searches. Dated prices are kept by their first day. Where a price depends on
+the time of day, or the output's kind (text, image, video), the dearest counts: a hold must not be too small.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+TARGET = Path(__file__).parents[1] / "src/headgate/budget/price_table.json"
+FIELDS = {
+    "input": ("input_mtok",),
+    "output": ("output_mtok", "output_image_mtok", "output_video_mtok", "output_reasoning_mtok"),
+    "cached_input": ("cache_read_mtok",),
+    "cache_write": ("cache_write_mtok",),
+    "audio_input": ("input_audio_mtok",),
+    "audio_output": ("output_audio_mtok",),
+}
+
+
+def at_size(value, start):
+    """A price for prompts of more than `start` tokens (0: the plain one)."""
+    if not isinstance(value, dict):
+        return Decimal(value)
+    reached = [tier["price"] for tier in value["tiers"] if tier["start"] <= start and start]
+    return Decimal(reached[-1] if reached else value["base"])
+
+
+def rates(prices, start):
+    """Our fields of one genai-prices object, as decimal strings."""
+    found = {}
+    for field, sources in FIELDS.items():
+        values = [at_size(prices[source], start) for source in sources if source in prices]
+        if values:
+            found[field] = f"{max(values):f}"
+    return {"output": "0", **found}
+
+
+def reduce_prices(prices):
+    """One dated price, or None when prompts are not priced by the token."""
+    if "input_mtok" not in prices:
+        return None
+    starts = sorted({t["start"] for v in prices.values() if isinstance(v, dict) for t in v["tiers"]})
+    row = rates(prices, 0)
+    if "requests_kcount" in prices:
+        row["call"] = f"{Decimal(prices['requests_kcount']) / 1000:f}"
+    if starts:
+        row["tiers"] = [{"above": start, **rates(prices, start)} for start in starts]
+    return row
+
+
+def dated(prices):
+    """All dated prices of a model, in order, dearest of the day first merged into one."""
+    if isinstance(prices, dict):
+        return [row] if (row := reduce_prices(prices)) else []
+    rows = []
+    for entry in prices:
+        row, constraint = reduce_prices(entry["prices"]), entry.get("constraint", {})
+        if row is None:
+            continue
+        if "start_time" in constraint:
+            rows[-1] = {field: max(rows[-1].get(field, "0"), price, key=Decimal) for field, price in row.items()}
+        else:
+            rows.append({"since": constraint["start_date"], **row} if constraint else row)
+    return rows
+
+
+def exact_names(match):
+    """Names that a rule takes literally, and the rest of the rule."""
+    if "equals" in match:
+        return [match["equals"]], []
+    if "or" in match:
+        parts = [exact_names(part) for part in match["or"]]
+        return [name for names, _ in parts for name in names], [rule for _, rules in parts for rule in rules]
+    return [], [match]
+
+
+def reduce_model(model):
+    """One row of the table, or None for what is not priced by tokens."""
+    prices = [{"input": "0", "output": "0"}] if model["id"].endswith(":free") else dated(model["prices"])
+    if not prices:
+        return None
+    names, rules = exact_names(model["match"])
+    row = {"names": list(dict.fromkeys([model["id"], *names])), "prices": prices}
+    if rules:
+        row["rules"] = rules
+    if "context_window" in model:
+        row["window"] = model["context_window"]
+    return row
+
+
+def reduce_provider(provider):
+    """A provider with its rows."""
+    kept = {"id": provider["id"], "models": [row for model in provider["models"] if (row := reduce_model(model))]}
+    if "provider_match" in provider:
+        kept["rule"] = provider["provider_match"]
+    if "fallback_model_providers" in provider:
+        kept["also"] = provider["fallback_model_providers"]
+    return kept
+
+
+def main() -> None:
+    source, as_of = Path(sys.argv[1]), sys.argv[2]
+    providers = json.loads(source.read_text(), parse_float=Decimal)
+    table = {
+        "source": "pydantic/genai-prices v2, MIT licence, see price_table.LICENSE",
+        "as_of": as_of,
+        "providers": [reduce_provider(provider) for provider in providers],
+    }
+    TARGET.write_text(json.dumps(table, separators=(",", ":"), ensure_ascii=False) + "\n")
+    models = sum(len(provider["models"]) for provider in table["providers"])
+    print(f"{TARGET}: {models} models of {len(providers)} providers, {TARGET.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
