@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -42,6 +43,8 @@ def main(out: Path, litellm: Path | None, portkey: Path | None, *, quick: bool) 
     if missing := servers.missing_packages():
         click.echo(f"nginx and wrk are needed. Install them with: apt-get install {' '.join(missing)}", err=True)
         sys.exit(2)
+    # Asked to end, it ends through the blocks that stop the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     plan = QUICK if quick else Plan()
     with tempfile.TemporaryDirectory(prefix="headgate-bench-") as name:
@@ -115,7 +118,7 @@ def _headgate_contenders(headgate: Running, simulator: Running, supply: Supply) 
     """Headgate twice: each question new, and one question over and over, which is asked once beforehand."""
     headers = {"authorization": f"Bearer {servers.enrol(headgate)}"}
     calls = _both_counts(headgate, simulator, headers)
-    status, body = servers.fetch(headgate.port, CHAT_PATH, body=supply.fixed.read_bytes(), headers=headers)
+    status, body = servers.fetch(headgate.port, CHAT_PATH, body=supply.fixed.read_bytes().strip(), headers=headers)
     if status != 200:
         raise LoadFailed(f"Headgate answered the first question with {status}: {body[-300:]!r}")
     new = Target(name=PASS, port=headgate.port, headers=headers)

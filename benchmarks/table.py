@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -120,25 +120,31 @@ def _latencies(row: Row, *, single: bool) -> dict[str, float]:
 def _throughput(found: Findings) -> str:
     rows = found.rows
     head = (
-        f"{'':<24}{'requests/s':>10} {'(least-most)':>17}  {'of nginx':>8}  {'p50':>7}{'p95':>7}{'p99':>7}"
-        f"  {'p50':>6}{'p95':>6}{'p99':>6}  {'added p50':>9}"
+        f"{'':<24}{'requests/s':>10} {'(least-most)':>17}{'of nginx':>11} {'p50':>7}{'p95':>7}{'p99':>7}   "
+        f"{'p50':>6}{'p95':>6}{'p99':>6}{'added p50':>11}"
     )
-    lines = [f"{'':<24}{'32 connections':>59}{'ms':>9}{'one connection, ms':>20}", head]
-    for name, row in rows.items():
-        many, single = _latencies(row, single=False), _latencies(row, single=True)
-        floor = {SIMULATOR: "", BARE: "", HIT: BARE}.get(name, SIMULATOR)
-        added = f"{row.added_ms(rows[floor]):+.2f}" if floor in rows else ""
-        share = row.share_of(rows[NGINX]) if NGINX in rows else None
-        lines.append(
-            f"{name:<24}{row.rate.median:>10,.0f} {f'({row.rate.least:,.0f}-{row.rate.most:,.0f})':>17}  "
-            f"{f'{share.median:.2f}' if share else '':>8}  {many['p50']:>7.2f}{many['p95']:>7.2f}{many['p99']:>7.2f}  "
-            f"{single['p50']:>6.2f}{single['p95']:>6.2f}{single['p99']:>6.2f}  {added:>9}"
-        )
+    above = f"{'':<24}{'32 connections':>28}{'':>11} {'ms':>21}   {'one connection, ms':>18}"
+    lines = [above, head]
+    lines += [_line(name, rows) for name in rows]
     lines.append(
         f"added p50: over the simulator; of the exact hit: over bare ASGI. Questions of about 200 bytes, answers of about "
         f"{found.answer_bytes}; medians of {found.plan.rounds} rounds."
     )
     return "\n".join(lines)
+
+
+def _line(name: str, rows: Mapping[str, Row]) -> str:
+    row = rows[name]
+    many, single = _latencies(row, single=False), _latencies(row, single=True)
+    spread = f"({row.rate.least:,.0f}-{row.rate.most:,.0f})"
+    share = f"{row.share_of(rows[NGINX]).median:.3f}" if NGINX in rows else ""
+    floor = {SIMULATOR: None, BARE: None, HIT: BARE}.get(name, SIMULATOR)
+    added = f"{row.added_ms(rows[floor]):+.2f}" if floor else ""
+    return (
+        f"{name:<24}{row.rate.median:>10,.0f} {spread:>17}{share:>11} "
+        f"{many['p50']:>7.2f}{many['p95']:>7.2f}{many['p99']:>7.2f}   "
+        f"{single['p50']:>6.2f}{single['p95']:>6.2f}{single['p99']:>6.2f}{added:>11}"
+    )
 
 
 def _streaming(found: Streaming | None) -> str:

@@ -22,6 +22,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -63,7 +64,7 @@ class Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def node(self, operator: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: object) -> str:
+    def node(self, operator: str, inputs: list[str], *outputs: str, domain: str = "", **attributes: Any) -> str:
         made = helper.make_node(operator, inputs, list(outputs), name=outputs[0], domain=domain, **attributes)
         self.nodes.append(made)
         return outputs[0]
@@ -95,9 +96,7 @@ def build(weights: Weights, linear: Linear, *, small_table: bool) -> bytes:
         thirds = graph.constant(f"{name}.thirds", np.full(3, WIDTH, np.int64))
         qkv = [f"{name}.{part}" for part in "qkv"]
         graph.node("Split", [fused, thirds], *qkv, axis=-1)
-        mixed = graph.node(
-            "MultiHeadAttention", [*qkv, "", "mask"], f"{name}.mixed", domain=FUSED, num_heads=HEADS
-        )
+        mixed = graph.node("MultiHeadAttention", [*qkv, "", "mask"], f"{name}.mixed", domain=FUSED, num_heads=HEADS)
         dense = linear(graph, f"{name}.attended", mixed, *pair(weights, f"{prefix}attention.output.dense"))
         x = graph.normalised(f"{name}.middle", x, dense, weights, f"{prefix}attention.output.")
         inner = linear(graph, f"{name}.inner", x, *pair(weights, f"{prefix}intermediate.dense"))
@@ -186,11 +185,13 @@ def reference(weights: Weights, ids: Ids, observe: Callable[[str, Floats], None]
     def normalised(x: Floats, prefix: str) -> Floats:
         centred = x - x.mean(-1, keepdims=True)
         spread = np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
-        return centred / spread * weights[f"{prefix}LayerNorm.weight"] + weights[f"{prefix}LayerNorm.bias"]
+        scaled: Floats = centred / spread * weights[f"{prefix}LayerNorm.weight"]
+        return scaled + weights[f"{prefix}LayerNorm.bias"]
 
     def linear(name: str, x: Floats, weight: Floats, bias: Floats) -> Floats:
         observe(name, x)
-        return x @ weight.T + bias
+        product: Floats = x @ weight.T
+        return product + bias
 
     x = weights["embeddings.word_embeddings.weight"][list(ids)]
     x = x + weights["embeddings.position_embeddings.weight"][: len(ids)]
@@ -204,15 +205,15 @@ def reference(weights: Weights, ids: Ids, observe: Callable[[str, Floats], None]
         inner = linear(f"{name}.inner", x, *pair(weights, f"{prefix}intermediate.dense"))
         active = (inner * 0.5 * (1 + ERF(inner / math.sqrt(2)).astype(np.float64))).astype(np.float32)
         x = normalised(x + linear(f"{name}.outer", active, *pair(weights, f"{prefix}output.dense")), f"{prefix}output.")
-    mean = x.mean(0)
-    return mean / np.linalg.norm(mean)
+    vector: Floats = x.mean(0) / np.linalg.norm(x.mean(0))
+    return vector
 
 
 def attention(query: Floats, key: Floats, value: Floats) -> Floats:
     q, k, v = (x.reshape(len(x), HEADS, -1).transpose(1, 0, 2) for x in (query, key, value))
     scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
     powers = np.exp(scores - scores.max(-1, keepdims=True))
-    mixed = powers / powers.sum(-1, keepdims=True) @ v
+    mixed: Floats = powers / powers.sum(-1, keepdims=True) @ v
     return mixed.transpose(1, 0, 2).reshape(len(query), WIDTH)
 
 

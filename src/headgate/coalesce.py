@@ -146,8 +146,10 @@ class Flights:
         self._closing = False
         self.started = 0
 
-    def __len__(self) -> int:
-        return len(self._tasks)
+    @property
+    def followers(self) -> int:
+        """How many callers read another caller's flight now."""
+        return sum(max(0, flight.readers - 1) for flight in self._joinable.values())
 
     def join(
         self, key: Hashable | None, id: str, abandoned: Literal["finish", "cancel"], fly: Fly

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from headgate.config_sections import (
     CacheConfig,
@@ -27,21 +29,28 @@ from headgate.config_sections import (
     problem,
 )
 
+__all__ = [
+    "CacheConfig", "CoalesceConfig", "Config", "DispatchConfig", "ModelConfig", "PriceConfig", "ProviderConfig", "RouteConfig",
+    "ServerConfig", "StorageConfig", "TelemetryConfig", "TenantDefaults", "providers_of",
+]  # fmt: skip
+
 
 class Config(Section):
     """The whole configuration. No providers means the built-in simulated one."""
 
-    server: ServerConfig = Field(ServerConfig(), description="Where the gateway listens and what it accepts.")
-    storage: StorageConfig = Field(StorageConfig(), description="Where tenants, keys and the ledger are kept.")
-    providers: dict[str, ProviderConfig] = Field({}, description="Servers that answer, by a name of your own.")
-    models: dict[str, ModelConfig] = Field({}, description="Models that can be called, by their public name.")
-    routes: dict[str, RouteConfig] = Field({}, description="Public model names that choose between models.")
-    prices: dict[str, PriceConfig] = Field({}, description="Prices that replace the built-in ones, by `provider/model`.")
-    cache: CacheConfig = Field(CacheConfig(), description="What has been answered already.")
-    coalesce: CoalesceConfig = Field(CoalesceConfig(), description="Whether requests in flight share a call.")
-    dispatch: DispatchConfig = Field(DispatchConfig(), description="How long and how often a call is tried.")
-    tenant_defaults: TenantDefaults = Field(TenantDefaults(), description="What a new tenant gets.")
-    telemetry: TelemetryConfig = Field(TelemetryConfig(), description="Where the record of each call goes.")
+    server: ServerConfig = Field(default=ServerConfig(), description="Where the gateway listens and what it accepts.")
+    storage: StorageConfig = Field(default=StorageConfig(), description="Where tenants, keys and the ledger are kept.")
+    providers: dict[str, ProviderConfig] = Field(default={}, description="Servers that answer, by a name of your own.")
+    models: dict[str, ModelConfig] = Field(default={}, description="Models that can be called, by their public name.")
+    routes: dict[str, RouteConfig] = Field(default={}, description="Public model names that choose between models.")
+    prices: dict[str, PriceConfig] = Field(
+        default={}, description="Prices that replace the built-in ones, by `provider/model`."
+    )
+    cache: CacheConfig = Field(default=CacheConfig(), description="What has been answered already.")
+    coalesce: CoalesceConfig = Field(default=CoalesceConfig(), description="Whether requests in flight share a call.")
+    dispatch: DispatchConfig = Field(default=DispatchConfig(), description="How long and how often a call is tried.")
+    tenant_defaults: TenantDefaults = Field(default=TenantDefaults(), description="What a new tenant gets.")
+    telemetry: TelemetryConfig = Field(default=TelemetryConfig(), description="Where the record of each call goes.")
 
     @model_validator(mode="after")
     def _defined(self) -> Self:
@@ -63,8 +72,11 @@ class Config(Section):
         for route, leads in self.routes.items():
             for path, name in leads.names():
                 yield ("routes", route, *path), name, self.models, "model"
-        for path in self.prices:
-            yield ("prices", path), path.partition("/")[0], self.providers, "provider"
+        embedder = self.cache.semantic.embedder
+        if embedder != "minilm":
+            yield ("cache", "semantic", "embedder", "provider"), embedder.provider, self.providers, "provider"
+        for priced in self.prices:
+            yield ("prices", priced), priced.partition("/")[0], self.providers, "provider"
 
     @property
     def simulated(self) -> bool:
@@ -76,10 +88,45 @@ class Config(Section):
         """The configuration without a file: a provider for each API key in the environment."""
         return cls.model_validate(providers_of(env))
 
+    def answered_at(self, url: str) -> Config:
+        """The same with a simulated provider at `url`, two models of it at made-up prices, and the route `auto`."""
+        return Config.model_validate(
+            {
+                **{name: getattr(self, name) for name in self.model_fields_set},
+                "providers": {"simulated": {"kind": "openai", "base_url": f"{url}/v1", "allow_private": True}},
+                "models": SIMULATED,
+                "routes": {"auto": {"tiers": {"low": ["sim-small"], "medium": ["sim-small"], "high": ["sim-large"]}}},
+            }
+        )
+
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """The JSON schema of the file, for editors."""
-        return cls.model_json_schema()
+        return cls.model_json_schema(schema_generator=_Schema)
+
+
+class _Schema(GenerateJsonSchema):
+    """Shows defaults as they would be written: `24h`, not 86400.0."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """The schema of a field that has a default."""
+        found = super().default_schema(schema)
+        inner: Any = schema["schema"]
+        while "serialization" not in inner and "schema" in inner:
+            inner = inner["schema"]
+        written = inner.get("serialization", {}).get("function")
+        if written is not None and schema.get("default") is not None:
+            found["default"] = written(schema["default"])
+        return found
+
+
+_ABLE = {"provider": "simulated", "capabilities": ["tools", "vision", "json"]}
+SIMULATED: dict[str, Any] = {
+    "sim-small": {**_ABLE, "model": "simulated-small", "price": {"input": "0.15", "output": "0.60"}},
+    "sim-large": {**_ABLE, "model": "simulated-large", "price": {"input": "2.50", "output": "10.00"}},
+    "sim-embedding": {**_ABLE, "model": "simulated-embedding", "price": {"input": "0.02", "output": "0"}},
+}
+"""Models of the simulated provider, as they would be written in a file."""
 
 
 def providers_of(env: Mapping[str, str]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import os
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from headgate.config import Config, providers_of
@@ -99,13 +99,15 @@ def find_config(path: Path | None, env: Mapping[str, str] = os.environ) -> Confi
 
 
 def _first(name: str, document: Document, errors: Iterable[ErrorDetails]) -> str:
-    """The error that stands first in the file, as a line."""
+    """The error that stands first in the file, as a line; what is absent comes last, as it may only be misspelt."""
     found = []
     for error in errors:
         path, text = _explained(error)
-        at = document.line(path, key=error["type"] in ("extra_forbidden", "missing"))
-        found.append((at, path, text))
-    return _line(name, *min(found, key=lambda each: each[0]))
+        absent = error["type"] == "missing"
+        at = document.line(path, key=absent or error["type"] == "extra_forbidden")
+        found.append((absent, at, path, text))
+    _, at, path, text = min(found, key=lambda each: each[:2])
+    return _line(name, at, path, text)
 
 
 def _line(name: str, line: int, path: Place, text: str) -> str:
@@ -116,7 +118,8 @@ def _line(name: str, line: int, path: Place, text: str) -> str:
 
 def _explained(error: ErrorDetails) -> tuple[Place, str]:
     """Where an error is and what it says, in our own words."""
-    path: Place = tuple(part for part in error["loc"] if part != "[key]")
+    # Parts in brackets are pydantic's own words for keys and for the members of a union.
+    path: Place = tuple(part for part in error["loc"] if not str(part).startswith("["))
     kind, more = error["type"], error.get("ctx", {})
     if kind == "headgate":
         return (*path, *more["path"]), more["text"].rstrip(".") + _meant(more.get("name"), more.get("known", ()))
@@ -127,7 +130,8 @@ def _explained(error: ErrorDetails) -> tuple[Place, str]:
     if kind == "literal_error":
         return path, _choice(path, error["input"], more["expected"])
     if kind in _BOUNDS:
-        return path, f"must be {_BOUNDS[kind].format(**more)}{_instead(path, error['input'])}"
+        bound = {name: f"{limit:g}" for name, limit in more.items()}
+        return path, f"must be {_BOUNDS[kind].format(**bound)}{_instead(path, error['input'])}"
     if kind in _WANTED:
         return path, f"must be {_WANTED[kind]}{_instead(path, error['input'])}"
     if kind == "value_error":
@@ -151,7 +155,7 @@ def _instead(path: Place, value: object) -> str:
         return f", not {'a mapping' if isinstance(value, dict) else 'a list'}"
     if value is None or isinstance(value, bool):
         return f", not {'nothing' if value is None else str(value).lower()}"
-    text = str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
     return f", not '{text[:40]}...'" if len(text) > 40 else f", not '{text}'"
 
 
@@ -183,7 +187,12 @@ def _under(kind: Any, part: str | int) -> Any:
     """What stands under `part` of a section, or of a mapping of names to sections."""
     if get_origin(kind) is dict:
         return get_args(kind)[1]
-    field = kind.model_fields[str(part)].annotation
-    if get_origin(field) is types.UnionType:
-        return get_args(field)[0]
-    return field
+    return _section_among(kind.model_fields[str(part)].annotation)
+
+
+def _section_among(annotation: Any) -> Any:
+    """The section that an annotation such as `Section | None` holds; any other annotation as it is."""
+    if get_origin(annotation) not in (Annotated, Union, types.UnionType):
+        return annotation
+    found = map(_section_among, get_args(annotation))
+    return next((each for each in found if isinstance(each, type) and issubclass(each, BaseModel)), annotation)

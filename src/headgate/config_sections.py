@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from headgate.config_units import Cap, Duration, OffWord, ShadowSwitch, Size, Switch, Usd
@@ -39,28 +39,28 @@ class Section(BaseModel):
 class LimitsConfig(Section):
     """What one request may weigh."""
 
-    body: Size = Field(4 * 1024 * 1024, description="Largest request body.", gt=0)
-    messages: int = Field(512, description="Most messages in a chat request.", gt=0)
-    tools: int = Field(128, description="Most tools in a chat request.", gt=0)
-    depth: int = Field(64, description="Deepest nesting of the JSON.", gt=0, le=512)
+    body: Size = Field(default=4 * 1024 * 1024, description="Largest request body.", gt=0)
+    messages: int = Field(default=512, description="Most messages in a chat request.", gt=0)
+    tools: int = Field(default=128, description="Most tools in a chat request.", gt=0)
+    depth: int = Field(default=64, description="Deepest nesting of the JSON.", gt=0, le=512)
 
 
 class ServerConfig(Section):
     """Where the gateway listens and what it accepts. `headgate serve --host --port` win over it."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.", min_length=1)
-    port: int = Field(8000, description="Port to listen on; 0 takes a free one.", ge=0, le=65_535)
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all.", min_length=1)
+    port: int = Field(default=8000, description="Port to listen on; 0 takes a free one.", ge=0, le=65_535)
     budget_status: Literal[402, 429] = Field(
-        402, description="HTTP status of an exhausted budget; 429 for clients that know nothing else."
+        default=402, description="HTTP status of an exhausted budget; 429 for clients that know nothing else."
     )
-    limits: LimitsConfig = Field(LimitsConfig(), description="Bounds of one request.")
+    limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of one request.")
 
 
 class StorageConfig(Section):
     """Where tenants, keys and the ledger are kept."""
 
     url: str = Field(
-        "sqlite:///headgate.db",
+        default="sqlite:///headgate.db",
         description="`sqlite:///file` lies in the data directory, `sqlite:////file` is an absolute path.",
     )
 
@@ -81,9 +81,9 @@ class StorageConfig(Section):
 class TimeoutsConfig(Section):
     """How long one attempt at a provider may be silent."""
 
-    connect: Duration = Field(5.0, description="Until the connection stands.", gt=0)
-    first_byte: Duration = Field(60.0, description="Until the answer begins.", gt=0)
-    idle: Duration = Field(60.0, description="Between two pieces of the answer.", gt=0)
+    connect: Duration = Field(default=5.0, description="Until the connection stands.", gt=0)
+    first_byte: Duration = Field(default=60.0, description="Until the answer begins.", gt=0)
+    idle: Duration = Field(default=60.0, description="Between two pieces of the answer.", gt=0)
 
 
 class ProviderConfig(Section):
@@ -91,14 +91,16 @@ class ProviderConfig(Section):
 
     kind: Literal["openai", "anthropic"] = Field(description="Wire format.")
     base_url: str = Field(
-        "",
+        default="",
         description="Where its API is, up to what every path begins with."
         f" Default: {BASE_URLS['openai']} or {BASE_URLS['anthropic']}, by kind.",
     )
-    api_key: SecretStr | None = Field(None, description="Its API key; take it from the environment: ${OPENAI_API_KEY}.")
-    headers: dict[str, SecretStr] = Field({}, description="Further headers of every request to it.")
-    allow_private: bool = Field(False, description="Allow addresses of this machine and of private networks.")
-    timeouts: TimeoutsConfig = Field(TimeoutsConfig(), description="How long it may be silent.")
+    api_key: SecretStr | None = Field(
+        default=None, description="Its API key; take it from the environment: ${OPENAI_API_KEY}."
+    )
+    headers: dict[str, SecretStr] = Field(default={}, description="Further headers of every request to it.")
+    allow_private: bool = Field(default=False, description="Allow addresses of this machine and of private networks.")
+    timeouts: TimeoutsConfig = Field(default=TimeoutsConfig(), description="How long it may be silent.")
 
     @model_validator(mode="before")
     @classmethod
@@ -121,39 +123,45 @@ class PriceConfig(Section):
 
     input: Usd = Field(description="A million prompt tokens.")
     output: Usd = Field(description="A million completion tokens.")
-    cached_input: Usd | None = Field(None, description="A million prompt tokens read from the provider's cache.")
-    cache_write: Usd | None = Field(None, description="A million prompt tokens written to the provider's cache.")
+    cached_input: Usd | None = Field(
+        default=None, description="A million prompt tokens read from the provider's cache."
+    )
+    cache_write: Usd | None = Field(
+        default=None, description="A million prompt tokens written to the provider's cache."
+    )
 
     def price(self) -> Price:
         """The same as a value of the ledger: nano-USD for a million tokens."""
-        return Price(
-            input=self.input, output=self.output, cached_input=self.cached_input, cache_write=self.cache_write
-        )
+        return Price(input=self.input, output=self.output, cached_input=self.cached_input, cache_write=self.cache_write)
 
 
 class ModelConfig(Section):
     """A model that can be called, under the name that callers use."""
 
     provider: str = Field(description="A name under `providers`.")
-    model: str | None = Field(None, description="The provider's own name for it. Default: the name here.", min_length=1)
-    context_window: int = Field(128_000, description="Tokens that prompt and answer may have together.", gt=0)
-    max_output: int = Field(
-        4_096, description="Most tokens of an answer, and what is asked for when the caller does not say.", gt=0
+    model: str | None = Field(
+        default=None, description="The provider's own name for it. Default: the name here.", min_length=1
     )
-    capabilities: frozenset[Capability] = Field(frozenset({"tools", "json"}), description="What it can do.")
-    price: PriceConfig | None = Field(None, description="What it costs. Default: the built-in price table.")
+    context_window: int = Field(default=128_000, description="Tokens that prompt and answer may have together.", gt=0)
+    max_output: int = Field(
+        default=4_096, description="Most tokens of an answer, and what is asked for when the caller does not say.", gt=0
+    )
+    capabilities: frozenset[Capability] = Field(default=frozenset({"tools", "json"}), description="What it can do.")
+    price: PriceConfig | None = Field(default=None, description="What it costs. Default: the built-in price table.")
     fallbacks: tuple[str, ...] = Field(
-        (), description="Names under `models` to try in its place when it fails and was asked for by name."
+        default=(), description="Names under `models` to try in its place when it fails and was asked for by name."
     )
 
 
 class RouteConfig(Section):
     """A public model name that leads to models: one list, or one for each tier of difficulty."""
 
-    models: Names | None = Field(None, description="Names under `models`, best first. Either this or `tiers`.")
-    tiers: dict[Tier, Names] | None = Field(None, description="Such a list for each of low, medium and high.")
-    tasks: dict[Task, Names] = Field({}, description="Models that go first for chat, reasoning, code or vision.")
-    default_tier: Tier = Field("medium", description="The tier of a question that the router cannot judge.")
+    models: Names | None = Field(default=None, description="Names under `models`, best first. Either this or `tiers`.")
+    tiers: dict[Tier, Names] | None = Field(default=None, description="Such a list for each of low, medium and high.")
+    tasks: dict[Task, Names] = Field(
+        default={}, description="Models that go first for chat, reasoning, code or vision."
+    )
+    default_tier: Tier = Field(default="medium", description="The tier of a question that the router cannot judge.")
 
     @model_validator(mode="after")
     def _either(self) -> Self:
@@ -176,66 +184,98 @@ class RouteConfig(Section):
 class ExactConfig(Section):
     """Answers to the same request."""
 
-    ttl: Duration = Field(86_400.0, description="How long an answer is kept.", gt=0)
-    mode: Switch = Field("on", description="`on` or `off`.")
+    ttl: Duration = Field(default=86_400.0, description="How long an answer is kept.", gt=0)
+    mode: Switch = Field(default="on", description="`on` or `off`.")
+
+
+class EmbedderConfig(Section):
+    """An embedding model of a provider, reached through OpenAI's `/embeddings`."""
+
+    provider: str = Field(description="A name under `providers`.")
+    model: str = Field(description="The provider's name for the model.", min_length=1)
+    dimensions: int = Field(description="Numbers in each of its vectors.", gt=0, le=8192)
+
+
+EitherEmbedder = Annotated[
+    Annotated[Literal["minilm"], Tag("[name]")] | Annotated[EmbedderConfig, Tag("[section]")],
+    Discriminator(lambda value: "[name]" if isinstance(value, str) or value is None else "[section]"),
+]
 
 
 class SemanticConfig(Section):
     """Answers to a question that means the same."""
 
-    max_error_rate: float = Field(0.01, description="Share of served answers that may be wrong, 0 to 0.5.", ge=0, le=0.5)
-    ttl: Duration = Field(3_600.0, description="How long an answer is found by meaning.", gt=0)
-    embedder: Literal["minilm"] = Field("minilm", description="What turns questions into vectors; built in.")
-    mode: ShadowSwitch = Field("on", description="`on`, `shadow` (watch and record, serve nothing) or `off`.")
+    max_error_rate: float = Field(
+        default=0.01, description="Share of served answers that may be wrong, 0 to 0.5.", ge=0, le=0.5
+    )
+    ttl: Duration = Field(default=3_600.0, description="How long an answer is found by meaning.", gt=0)
+    embedder: EitherEmbedder = Field(
+        default="minilm", description="What turns questions into vectors: `minilm`, built in, or a provider's model."
+    )
+    mode: ShadowSwitch = Field(default="on", description="`on`, `shadow` (watch and record, serve nothing) or `off`.")
 
 
 class CacheConfig(Section):
     """What has been answered already. Every entry belongs to one tenant."""
 
-    exact: ExactConfig = Field(ExactConfig(), description="The exact tier.")
-    semantic: SemanticConfig = Field(SemanticConfig(), description="The semantic tier.")
-    entries_per_tenant: int = Field(50_000, description="Most entries of one tenant; the least recently served goes.", gt=0)
+    exact: ExactConfig = Field(default=ExactConfig(), description="The exact tier.")
+    semantic: SemanticConfig = Field(default=SemanticConfig(), description="The semantic tier.")
+    entries_per_tenant: int = Field(
+        default=50_000, description="Most entries of one tenant; the least recently served goes.", gt=0
+    )
 
 
 class CoalesceConfig(Section):
     """Whether requests in flight share one provider call."""
 
     mode: Annotated[Literal["semantic", "exact", "off"], OffWord] = Field(
-        "semantic", description="`off` shares nothing; `exact` and `semantic` share identical requests of one tenant."
+        default="semantic",
+        description="`off` shares nothing; `exact` and `semantic` share identical requests of one tenant.",
     )
-    max_followers: int = Field(1_000, description="Most requests that join one call; the next begins another.", ge=0)
+    max_followers: int = Field(
+        default=1_000, description="Most requests that join one call; the next begins another.", ge=0
+    )
     patience: Duration = Field(
-        5.0, description="Longest wait for a call that only means the same; identical requests wait for theirs.", gt=0
+        default=5.0,
+        description="Longest wait for a call that only means the same; identical requests wait for theirs.",
+        gt=0,
     )
 
 
 class DispatchConfig(Section):
     """How long and how often a call is tried."""
 
-    total: Duration = Field(600.0, description="A whole call, all attempts together.", gt=0)
-    retries: int = Field(1, description="Further tries at the same model, within a budget shared by all calls.", ge=0, le=10)
-    backoff: Duration = Field(0.25, description="Longest wait before the first retry; doubles with each.", gt=0)
-    longest_wait: Duration = Field(5.0, description="A provider that asks for a longer wait is not waited for.", gt=0)
+    total: Duration = Field(default=600.0, description="A whole call, all attempts together.", gt=0)
+    retries: int = Field(
+        default=1, description="Further tries at the same model, within a budget shared by all calls.", ge=0, le=10
+    )
+    backoff: Duration = Field(default=0.25, description="Longest wait before the first retry; doubles with each.", gt=0)
+    longest_wait: Duration = Field(
+        default=5.0, description="A provider that asks for a longer wait is not waited for.", gt=0
+    )
 
 
 class CapsConfig(Section):
     """Most that a tenant may spend in each calendar window (UTC), in USD; `none` is no cap."""
 
-    hour: Cap = Field(10 * 10**9, description="In an hour.")
-    day: Cap = Field(None, description="In a day.")
-    month: Cap = Field(None, description="In a month.")
-    total: Cap = Field(None, description="Ever.")
+    hour: Cap = Field(default=10 * 10**9, description="In an hour.")
+    day: Cap = Field(default=None, description="In a day.")
+    month: Cap = Field(default=None, description="In a month.")
+    total: Cap = Field(default=None, description="Ever.")
 
 
 class TenantDefaults(Section):
     """What a new tenant gets when nothing else is said."""
 
-    budget: CapsConfig = Field(CapsConfig(), description="Caps in USD.")
-    rpm: int = Field(120, description="Requests a minute.", gt=0)
-    concurrency: int = Field(50, description="Requests at the same time.", gt=0)
-    allowed_models: tuple[str, ...] | None = Field(None, description="Models and routes it may use. Default: all.")
+    budget: CapsConfig = Field(default=CapsConfig(), description="Caps in USD.")
+    rpm: int = Field(default=120, description="Requests a minute.", gt=0)
+    concurrency: int = Field(default=50, description="Requests at the same time.", gt=0)
+    allowed_models: tuple[str, ...] | None = Field(
+        default=None, description="Models and routes it may use. Default: all."
+    )
     abandoned: Literal["finish", "cancel"] = Field(
-        "finish", description="When everyone who waited has left: `finish` the call and keep its answer, or `cancel` it."
+        default="finish",
+        description="When everyone who waited has left: `finish` the call and keep its answer, or `cancel` it.",
     )
 
     def policy(self) -> Policy:
@@ -254,5 +294,5 @@ class TelemetryConfig(Section):
     """Where the record of each call goes."""
 
     log: Annotated[str, OffWord] = Field(
-        "stderr", description="`stderr`, `off`, or the path of a file in the data directory.", min_length=1
+        default="stderr", description="`stderr`, `off`, or the path of a file in the data directory.", min_length=1
     )

@@ -24,7 +24,7 @@ _BYTES = {
     "GiB": 2**30,
 }
 _BYTES_BY_ANY_CASE = {unit.lower(): size for unit, size in _BYTES.items()}
-_NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,9})?)"
+_NUMBER = r"([0-9]{1,19}(?:\.[0-9]{1,9})?)"
 _DURATION = re.compile(_NUMBER + r" ?(ms|s|m|h|d)?", re.ASCII)
 _SIZE = re.compile(_NUMBER + r" ?([kmg]?i?b)?", re.ASCII | re.IGNORECASE)
 LONGEST = 10 * 366 * 86_400
@@ -45,9 +45,9 @@ def seconds_of(value: object) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """The shortest text that `seconds_of` reads as these seconds (to the microsecond)."""
+    """A short text that `seconds_of` reads as these seconds (to the microsecond)."""
     exact = Decimal(round(seconds * 1_000_000)) / 1_000_000
-    for unit in ("d", "h", "m", "s"):
+    for unit in ("h", "m", "s"):
         if exact and exact % _SECONDS[unit] == 0:
             return f"{int(exact / _SECONDS[unit])}{unit}"
     return f"{(exact * 1000).normalize():f}ms" if exact else "0s"
@@ -75,7 +75,7 @@ def size_text(size: int) -> str:
 
 def _usd(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise ValueError(f"{_quoted(value)} is not an amount in USD; write 10.00")
+        raise ValueError(f"{_quoted(value)} is not an amount in USD; write 10.00")  # noqa: TRY004 - pydantic's own
     return from_usd(str(value))
 
 

@@ -57,7 +57,10 @@ def read_yaml(text: str, env: Mapping[str, str]) -> Document:
         root = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(1 if mark is None else mark.line + 1, _syntax(error)) from None
+        line = 1 if mark is None else mark.line + 1
+        raise YamlError(line, _syntax(error, text.splitlines()[line - 1 : line])) from None
+    except RecursionError:
+        raise YamlError(1, "nested too deeply") from None
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise YamlError(line, f"the character U+{ord(text[error.position]):04X} is not allowed") from None
@@ -70,7 +73,7 @@ def read_yaml(text: str, env: Mapping[str, str]) -> Document:
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with resolvers of our own."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own attribute
         first: [
             (_TAG + name, re.compile(f"^(?:{pattern.pattern})$", pattern.flags))
             for name, (pattern, firsts) in _TAGS.items()
@@ -153,7 +156,9 @@ class _Reader:
             if found[0] == "$$":
                 return "$"
             if name is None:
-                raise YamlError(line, "'${' must be followed by a variable's name and '}'; write $${ for the text itself", path)
+                raise YamlError(
+                    line, "'${' must be followed by a variable's name and '}'; write $${ for the text itself", path
+                )
             value = self._env.get(name) or default
             if value is None and name in self._env:
                 value = ""
@@ -164,10 +169,11 @@ class _Reader:
         return _VARIABLE.sub(fill, node.value)
 
 
-def _syntax(error: yaml.MarkedYAMLError) -> str:
+def _syntax(error: yaml.MarkedYAMLError, line: list[str]) -> str:
     problem = error.problem or "it cannot be read"
     if "'\\t'" in problem:
         return "a tab cannot indent YAML; use spaces"
     if "found undefined alias" in problem:
         return problem.replace("found undefined alias", "there is no anchor")
-    return f"not valid YAML: {problem}"
+    hint = "; inside braces and brackets a ${...} needs quotes" if "${" in "".join(line) else ""
+    return f"not valid YAML: {problem}{hint}"

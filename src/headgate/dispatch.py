@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 
 import msgspec
 
@@ -116,7 +117,7 @@ class Call:
         self._course = _Course(dispatch, plan, reservation, trail)
         self._tally = Tally(plan.prompt_tokens)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """The answer's events, the last one `Done`.
 
         Raises AllFailed or Rejected before the first delta, Interrupted after it.
@@ -124,15 +125,16 @@ class Call:
         while True:
             step = self._course.next_step()
             try:
-                async for event in self._attempt(step):
-                    yield event
+                async with aclosing(self._attempt(step)) as events:
+                    async for event in events:
+                        yield event
                 return
             except UpstreamError as error:
                 if self._tally.started:
                     raise Interrupted(f"The answer broke off: {error.message}") from error
                 await self._course.after(error, step)
 
-    async def _attempt(self, step: Step) -> AsyncIterator[Event]:
+    async def _attempt(self, step: Step) -> AsyncGenerator[Event, None]:
         """One try. However it ends, what it cost is charged."""
         tally = self._tally = Tally(self._prompt_tokens)
         await self._reservation.dispatched()
@@ -142,11 +144,12 @@ class Call:
             step.deployment, self._request, limit=step.limit, timeout=self._course.remaining()
         )
         try:
-            async for event in events:
-                if not tally.started:
-                    attempt.first_token()
-                tally.add(event)
-                yield event
+            async with aclosing(events):
+                async for event in events:
+                    if not tally.started:
+                        attempt.first_token()
+                    tally.add(event)
+                    yield event
         except UpstreamError as error:
             attempt.failed(error, tally.usage() if tally.started else None)
             raise

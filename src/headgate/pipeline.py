@@ -6,8 +6,9 @@ value of the earlier one.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self
@@ -20,15 +21,18 @@ from headgate.cache.cache import Cache, Hit, Miss
 from headgate.cache.fingerprint import bypass_reason, fingerprint
 from headgate.coalesce import Flight, Flights, Trail
 from headgate.dispatch import Dispatch
-from headgate.limits.limits import Limits
+from headgate.limits.limits import Limits, Permit
 from headgate.model.chat import ChatRequest, Json
-from headgate.model.errors import NotCached
+from headgate.model.errors import GatewayError, NotCached
 from headgate.model.ids import new_id
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
-from headgate.reply import Reply, Ticket
+from headgate.reply import Reply, Ticket, finished, refusal
 from headgate.routing.routing import Routing
 from headgate.telemetry.telemetry import Telemetry
+
+
+log = logging.getLogger(__name__)
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,10 +58,16 @@ class Gateway:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = new_id,
+        coalesce: bool = True,
+        patience: float = 5.0,
         grace: float = 30.0,
     ) -> None:
-        """`now` is the wall clock of records, `clock` the monotonic one of durations; `grace` is how many seconds flights
-        may go on when the gateway closes."""
+        """`now` is the wall clock of records, `clock` the monotonic one of durations.
+
+        coalesce  whether identical requests in flight share a call
+        patience  seconds after which a follower of a stream that says nothing starts over
+        grace     seconds that flights may go on when the gateway closes
+        """
         self.limits = limits
         self.cache = cache
         self.flights = flights
@@ -68,6 +78,8 @@ class Gateway:
         self._now = now
         self._clock = clock
         self._new_id = new_id
+        self._coalesce = coalesce
+        self._patience = patience
         self._grace = grace
 
     async def chat(self, caller: Principal, request: ChatRequest, wishes: Wishes | None = None) -> Reply:
@@ -75,32 +87,38 @@ class Gateway:
 
         Raises UnknownModel, ModelNotAllowed, RateLimited or Overloaded here; what happens later is raised by the Reply.
         """
-        wishes = wishes or Wishes()
-        started = self._clock()
-        route = self.routing.check(caller.policy, request.model)
-        permit = await self.limits.admit(caller)
+        ticket = self._ticket(caller, wishes or Wishes(), request.model, stream=bool(request.stream))
         try:
-            id = self._new_id()
-            ticket = Ticket(
-                id=id, at=self._now(), started=started, caller=caller, wishes=wishes, route=route, stream=bool(request.stream)
-            )
-            bypass = "no-store" if wishes.cache == "no-store" else bypass_reason(request)
-            key = None if bypass else fingerprint(Namespace(caller.tenant, wishes.namespace), request)
-            hit = self.cache.peek(key) if key is not None and wishes.cache != "no-cache" else None
-            if hit is not None:
-                flight, leads = Flight.landed_already(id, hit.entry.completion, _found(Trail(), hit)), False
-                flight.join()
-            else:
-                flight, leads = self.flights.join(
-                    None if key is None else _shared(caller, key, wishes),
-                    id,
-                    caller.policy.abandoned,
-                    lambda flight: self._fly(flight, ticket, key, bypass, request),
-                )
+            ticket = msgspec.structs.replace(ticket, route=self.routing.check(caller.policy, request.model))
+            permit = await self.limits.admit(caller)
+        except GatewayError as error:
+            self.telemetry.record(refusal(ticket, error))
+            raise
+        try:
+            return self._joined(ticket, permit, request)
         except BaseException:
             permit.release()
             raise
-        return Reply(ticket, flight, leads=leads, permit=permit, closed=self._closed, clock=self._clock)
+
+    def _joined(self, ticket: Ticket, permit: Permit, request: ChatRequest) -> Reply:
+        """What is at hand, or a flight. No await: nobody can come between the look and the join."""
+        caller, wishes = ticket.caller, ticket.wishes
+        bypass = "no-store" if wishes.cache == "no-store" else bypass_reason(request)
+        key = None if bypass else fingerprint(Namespace(caller.tenant, wishes.namespace), request)
+        hit = self.cache.peek(key) if key is not None and wishes.cache != "no-cache" else None
+        if hit is not None:
+            flight = Flight.landed_already(ticket.id, hit.entry.completion, _found(Trail(), hit))
+            return self._reply(ticket, flight, permit, leads=False)
+        shared = self._shared(ticket, key)
+
+        def fly(flight: Flight) -> Coroutine[None, None, None]:
+            return self._fly(flight, ticket, key, bypass, request)
+
+        def again() -> tuple[Flight, bool]:
+            return self.flights.join((shared, "again"), self._new_id(), caller.policy.abandoned, fly)
+
+        flight, leads = self.flights.join(shared, ticket.id, caller.policy.abandoned, fly)
+        return self._reply(ticket, flight, permit, leads=leads, again=None if leads else again)
 
     async def _fly(
         self, flight: Flight, ticket: Ticket, key: Key | None, bypass: str | None, request: ChatRequest
@@ -145,43 +163,80 @@ class Gateway:
 
         Raises every error a chat call may raise.
         """
-        wishes = wishes or Wishes()
-        started, at, id, trail = self._clock(), self._now(), self._new_id(), Trail()
-        route = self.routing.check(caller.policy, body["model"])
-        permit = await self.limits.admit(caller)
+        ticket = self._ticket(caller, wishes or Wishes(), body["model"], stream=False)
+        trail = Trail()
         try:
-            size = measure_input(body["input"])
-            plan = self.routing.plan_embeddings(caller.policy, route, likely=size.likely, most=size.most)
-            async with self.budget.reserve(id, caller, wishes, route=route, ceiling=plan.ceiling) as reservation:
-                answer = await self.dispatch.embed(plan, body, reservation, trail)
-        finally:
-            permit.release()
-        record = CallRecord(
-            id=id,
-            at=at,
-            tenant=caller.tenant,
-            user=wishes.user or caller.user,
-            feature=wishes.feature,
-            key=caller.key,
-            route=route,
-            status=200,
-            source="live",
-            model=trail.model,
-            deployment=trail.deployment,
-            route_reason=plan.reason,
-            attempts=tuple(trail.attempts),
-            usage=trail.attempts[-1].usage,
-            cost=trail.cost,
-            duration=self._clock() - started,
-        )
+            route = self.routing.check(caller.policy, body["model"])
+            ticket = msgspec.structs.replace(ticket, route=route)
+            permit = await self.limits.admit(caller)
+            try:
+                answer = await self._embed(ticket, body, trail)
+            finally:
+                permit.release()
+        except GatewayError as error:
+            self.telemetry.record(refusal(ticket, error, trail))
+            raise
+        record = finished(ticket, trail, duration=self._clock() - ticket.started)
         self.telemetry.record(record)
         return Embedded(body=answer, record=record)
+
+    async def _embed(self, ticket: Ticket, body: Json, trail: Trail) -> Json:
+        size = measure_input(body["input"])
+        plan = self.routing.plan_embeddings(ticket.caller.policy, ticket.route, likely=size.likely, most=size.most)
+        trail.route_reason = plan.reason
+        async with self.budget.reserve(
+            ticket.id, ticket.caller, ticket.wishes, route=ticket.route, ceiling=plan.ceiling
+        ) as reservation:
+            return await self.dispatch.embed(plan, body, reservation, trail)
+
+    def _ticket(self, caller: Principal, wishes: Wishes, model: str, *, stream: bool) -> Ticket:
+        return Ticket(
+            id=self._new_id(),
+            at=self._now(),
+            started=self._clock(),
+            caller=caller,
+            wishes=wishes,
+            route=model,
+            stream=stream,
+        )
+
+    def _reply(
+        self,
+        ticket: Ticket,
+        flight: Flight,
+        permit: Permit,
+        *,
+        leads: bool,
+        again: Callable[[], tuple[Flight, bool]] | None = None,
+    ) -> Reply:
+        if not leads and again is None:
+            flight.join()
+        return Reply(
+            ticket,
+            flight,
+            leads=leads,
+            permit=permit,
+            closed=self._closed,
+            clock=self._clock,
+            again=again,
+            patience=self._patience,
+        )
+
+    def _shared(self, ticket: Ticket, key: Key | None) -> tuple[object, ...] | None:
+        """Who may share a flight: the same tenant, the same request, the same wishes about where the answer may come from."""
+        wishes = ticket.wishes
+        if key is None or wishes.coalesce == "off" or not self._coalesce:
+            return None
+        return key, ticket.caller.tenant, wishes.cache, wishes.min_confidence
 
     async def _closed(self, record: CallRecord) -> None:
         """A caller has left: one record to telemetry, and what an answer from stock saved to the journal."""
         self.telemetry.record(record)
         if record.source not in ("live", "none") and record.status == 200:
-            await self.budget.note(record)
+            try:
+                await self.budget.note(record)
+            except GatewayError as error:
+                log.warning("what call %s saved could not be written down: %s", record.id, error.message)
 
     async def __aenter__(self) -> Self:
         return self
@@ -199,13 +254,6 @@ class Gateway:
         await self.cache.close()
         await self.budget.ledger.close()
         self.telemetry.close()
-
-
-def _shared(caller: Principal, key: Key, wishes: Wishes) -> tuple[object, ...] | None:
-    """Who may share a flight: the same tenant, the same request, the same wishes about where the answer may come from."""
-    if wishes.coalesce == "off":
-        return None
-    return key, caller.tenant, wishes.cache, wishes.min_confidence
 
 
 def _found(trail: Trail, hit: Hit) -> Trail:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +19,7 @@ from headgate.limits.limits import Permit
 from headgate.model.chat import Completion, Event
 from headgate.model.errors import GatewayError, Internal, UpstreamTimeout
 from headgate.model.money import Usage
-from headgate.model.record import Attempt, CallRecord, Source
+from headgate.model.record import CallRecord, Source
 from headgate.model.tenancy import Principal, Wishes
 
 CLIENT_LEFT = 499
@@ -50,14 +50,22 @@ class Reply:
         permit: Permit,
         closed: Callable[[CallRecord], Awaitable[None]],
         clock: Callable[[], float],
+        again: Callable[[], tuple[Flight, bool]] | None = None,
+        patience: float = 5.0,
     ) -> None:
-        """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record."""
+        """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record.
+
+        `again` is for followers: it starts over, together with all others who do, and says whether this caller leads then. A
+        follower does so once, when its flight fails in a way that may pass, or when a stream says nothing for `patience` seconds.
+        """
         self.ticket = ticket
         self.permit = permit
         self._flight = flight
         self._leads = leads
         self._closed = closed
         self._clock = clock
+        self._again = again
+        self._patience = patience
         self._first: float | None = None
         self._error: GatewayError | None = None
         self._read_to_end = False
@@ -97,30 +105,53 @@ class Reply:
         return spent
 
     async def opened(self) -> None:
-        """Wait for the first event. Raises the flight's error when it fails before it, UpstreamTimeout when the caller's
-        own time is over."""
-        flight = self._flight
+        """Wait for the first event. Raises the flight's error when it fails before it, and UpstreamTimeout when the
+        caller's own time is over."""
+        if self._first is not None:
+            return
         with self._noting_errors():
-            async with self._patience():
+            async with self._time_left():
+                await self._first_event()
+        self._first = self._clock() - self.ticket.started
+
+    async def _first_event(self) -> None:
+        flight = self._flight
+        heard = await self._heard(self._patience if self._again is not None and self.ticket.stream else None)
+        failed = flight.error is not None and not flight.events
+        again, self._again = self._again, None
+        if again is not None and (not heard or (flight.error is not None and failed and flight.error.retryable)):
+            flight.leave()
+            self._flight, self._leads = again()
+            await self._first_event()
+        elif flight.error is not None and failed:
+            raise flight.error.with_traceback(None)
+
+    async def _heard(self, patience: float | None) -> bool:
+        """Wait for an event or the end; False when `patience` seconds pass without either."""
+        flight = self._flight
+        try:
+            async with asyncio.timeout(patience):
                 while not (flight.events or flight.ended):
                     await flight.changed()
-            if flight.error is not None and not flight.events:
-                raise flight.error.with_traceback(None)
-            self._first = self._clock() - self.ticket.started
+        except TimeoutError:
+            return False
+        return True
 
     async def events(self) -> AsyncIterator[Event]:
         """All events, from the first on. Raises Interrupted where the answer broke off."""
+        await self.opened()
         with self._noting_errors():
-            async with self._patience():
+            async with self._time_left():
                 async for event in self._flight.follow():
                     yield event
         self._read_to_end = True
 
     async def completion(self) -> Completion:
         """The whole answer, paid for. Raises the flight's error."""
+        await self.opened()
         flight = self._flight
         with self._noting_errors():
-            async with self._patience():
+            async with self._time_left():
                 while not flight.ended:
                     await flight.changed()
             if flight.completion is None:
@@ -147,36 +178,22 @@ class Reply:
 
     def record(self) -> CallRecord:
         """What is known of this call now."""
-        ticket, trail = self.ticket, self.trail
-        completion, duration = self._flight.completion, self._clock() - ticket.started
-        attempts = tuple(trail.attempts) if self._leads else ()
-        return CallRecord(
-            id=ticket.id,
-            at=ticket.at,
-            tenant=ticket.caller.tenant,
-            user=ticket.wishes.user or ticket.caller.user,
-            feature=ticket.wishes.feature,
-            key=ticket.caller.key,
-            route=ticket.route,
+        completion = self._flight.completion
+        record = finished(
+            self.ticket,
+            self.trail if self._leads else msgspec.structs.replace(self.trail, attempts=[], lookup=None),
+            duration=self._clock() - self.ticket.started,
+        )
+        return msgspec.structs.replace(
+            record,
             status=self._status(),
             error=None if self._error is None else self._error.code or self._error.type,
-            stream=ticket.stream,
             source=self.source if self._flight.events else "none",
-            cache=trail.cache,
-            cache_reason=trail.cache_reason,
-            confidence=trail.confidence,
-            model=trail.model,
-            deployment=trail.deployment,
-            route_reason=trail.route_reason,
-            route_confidence=trail.route_confidence,
-            attempts=attempts,
-            usage=completion.usage if completion is not None else _used(attempts),
+            usage=completion.usage if completion is not None else record.usage,
             cost=self.cost,
             saved=self.saved if completion is not None else 0,
-            duration=duration,
             first_token=self._first,
             overhead=self.overhead(),
-            lookup=trail.lookup if self._leads else None,
         )
 
     def _status(self) -> int:
@@ -184,7 +201,7 @@ class Reply:
             return self._error.status
         return 200 if self._read_to_end else CLIENT_LEFT
 
-    def _patience(self) -> contextlib.AbstractAsyncContextManager[object]:
+    def _time_left(self) -> contextlib.AbstractAsyncContextManager[object]:
         timeout = self.ticket.wishes.timeout
         if timeout is None:
             return _UNBOUNDED
@@ -203,11 +220,41 @@ class Reply:
             raise
 
 
-def _used(attempts: Sequence[Attempt]) -> Usage:
+def finished(ticket: Ticket, trail: Trail, *, duration: float) -> CallRecord:
+    """The record of a call that went well, as far as ticket and trail tell."""
     used = Usage()
-    for attempt in attempts:
+    for attempt in trail.attempts:
         used = used.plus(attempt.usage)
-    return used
+    return CallRecord(
+        id=ticket.id,
+        at=ticket.at,
+        tenant=ticket.caller.tenant,
+        user=ticket.wishes.user or ticket.caller.user,
+        feature=ticket.wishes.feature,
+        key=ticket.caller.key,
+        route=ticket.route,
+        status=200,
+        stream=ticket.stream,
+        source=trail.source,
+        cache=trail.cache,
+        cache_reason=trail.cache_reason,
+        confidence=trail.confidence,
+        model=trail.model,
+        deployment=trail.deployment,
+        route_reason=trail.route_reason,
+        route_confidence=trail.route_confidence,
+        attempts=tuple(trail.attempts),
+        usage=used,
+        cost=trail.cost,
+        duration=duration,
+        lookup=trail.lookup,
+    )
+
+
+def refusal(ticket: Ticket, error: GatewayError, trail: Trail | None = None) -> CallRecord:
+    """The record of a call that ended before there was anything to read."""
+    record = finished(ticket, trail or Trail(), duration=0.0)
+    return msgspec.structs.replace(record, status=error.status, error=error.code or error.type, source="none")
 
 
 _UNBOUNDED = contextlib.nullcontext()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from headgate.routing.breaker import Breakers, Rules
 from headgate.routing.retries import RetryBudget
 
-RULES = Rules(failures=3, calls=6, window=30, open_time=4, most_open=32, probe_lease=10, most_cooling=50)
+RULES = Rules(failures=3, calls=6, window=30, open_time=4, most_open=32, probe_lease=15, most_cooling=50)
 NEXT = {("closed", "open"), ("open", "half_open"), ("half_open", "open"), ("half_open", "closed"), ("open", "closed")}
 MOVES = st.sampled_from(
     [("allow", None)] * 4

@@ -173,15 +173,19 @@ class Book:
         """Set what a scope had spent before this process began."""
         self._counters.setdefault(place, Counter()).spent = spent
 
+    def remember(self, id: str, state: State, places: tuple[Place, ...]) -> None:
+        """Know a reservation that ended before this process began."""
+        self._ended[id] = (state, places)
+        if len(self._ended) > self._remember:
+            del self._ended[next(iter(self._ended))]
+
     def _end(self, held: Held, state: State, amount: int) -> tuple[Place, ...]:
         for counter in held.counters.values():
             counter.held -= held.hold.amount
             counter.spent += amount
         id, places = held.hold.id, tuple(held.counters)
         del self._open[id]
-        self._ended[id] = (state, places)
-        if len(self._ended) > self._remember:
-            del self._ended[next(iter(self._ended))]
+        self.remember(id, state, places)
         return places
 
     def _prune(self, now: float) -> None:

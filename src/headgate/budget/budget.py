@@ -89,7 +89,19 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     saved: int
 
 
-class Ledger(Protocol):
+class Statements(Protocol):
+    """What the journal says, for reading."""
+
+    async def balance(self, account: str, window: str) -> Balance:
+        """What is spent and held on a scope."""
+        ...
+
+    async def usage(self, query: UsageQuery) -> list[UsageRow]:
+        """Sum settled rows by group, ordered by group. Raises InvalidRequest for a group there is not."""
+        ...
+
+
+class Ledger(Statements, Protocol):
     """Where money is counted. Every method is idempotent by reservation id.
 
     Guarantees: no interleaving of calls makes spent + held exceed a cap by a reservation; a settlement is never refused,
@@ -118,14 +130,6 @@ class Ledger(Protocol):
 
     async def expire(self) -> int:
         """End reservations whose lease is over: settled at the hold when dispatched, else released. How many."""
-        ...
-
-    async def balance(self, account: str, window: str) -> Balance:
-        """What is spent and held on a scope."""
-        ...
-
-    async def usage(self, query: UsageQuery) -> list[UsageRow]:
-        """Sum settled rows by group, ordered by group."""
         ...
 
     def open_reservations(self) -> int:
@@ -161,12 +165,16 @@ def account_of(tenant: str) -> str:
     return f"tenant:{tenant}"
 
 
+async def balances(statements: Statements, tenant: str, at: float) -> dict[str, Balance]:
+    """A tenant's balances in the windows that hold the unix time `at`, by window name."""
+    account = account_of(tenant)
+    return {window: await statements.balance(account, window_id(window, at)) for window in WINDOWS}
+
+
 class Budget:
     """Opens reservations for calls."""
 
-    def __init__(
-        self, ledger: Ledger, *, lease: float = 900.0, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, ledger: Ledger, *, lease: float = 900.0, now: Callable[[], float] = time.time) -> None:
         """`lease` (seconds) must outlast the longest call; `now` is the store's clock, unix seconds."""
         self.ledger = ledger
         self._lease = lease
@@ -201,11 +209,6 @@ class Budget:
             usage=record.usage,
         )
         await self.ledger.note(record.id, entry)
-
-    async def balances(self, tenant: str) -> dict[str, Balance]:
-        """A tenant's balances in the present windows, by window name."""
-        account, at = account_of(tenant), self._now()
-        return {window: await self.ledger.balance(account, window_id(window, at)) for window in WINDOWS}
 
     def _scopes(self, caller: Principal) -> tuple[Scope, ...]:
         """All windows are counted, capped or not: a cap set later in the window then knows what was spent."""

@@ -79,9 +79,8 @@ def measure_input(value: Any) -> PromptSize:
 def likely_tokens(text: str, size: int) -> int:
     """Probable tokens of a text whose UTF-8 has `size` bytes.
 
-    Four bytes a token where one byte is one character, as in English; other alphabets (two bytes a character) two
-    characters a token; Chinese, Japanese and Korean (three bytes) one character a token. All three are one formula: a
-    character of b bytes is 1/4, 1/2 or 1 token.
+    A character of b bytes counts for 1/4 + 3/8 (b - 1) tokens: a quarter in English, 5/8 in Cyrillic or Greek, one in
+    Chinese, Japanese and Korean.
     """
     characters = len(text)
     if size == characters:

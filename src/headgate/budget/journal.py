@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from headgate.budget.book import Place, is_live
-from headgate.budget.budget import UsageQuery, UsageRow
+from headgate.budget.book import Place, State, is_live
+from headgate.budget.budget import Balance, UsageQuery, UsageRow
 from headgate.budget.memory import check_groups
-from headgate.storage.sqlite import Database, Step, transaction
+from headgate.storage.sqlite import Database, Step, connect, migrate, transaction
 
 COLUMNS = (
     "id kind at tenant key user feature route model deployment source amount saved prompt_tokens completion_tokens "
@@ -68,7 +68,17 @@ _END_OPEN = f"""INSERT INTO journal ({", ".join(COLUMNS)})
 _SUMS = """SELECT scopes, sum(amount >> 32), sum(amount & 4294967295) FROM journal
     WHERE seq > ? AND seq <= ? AND kind IN ('settle', 'lost') GROUP BY scopes"""
 
-_places = msgspec.json.Decoder(list[Place])
+_HELD = f"""SELECT r.scopes, sum(r.amount >> 32), sum(r.amount & 4294967295) FROM journal r
+    WHERE {_UNENDED} GROUP BY r.scopes"""
+
+_LOST = "SELECT sum(amount >> 32), sum(amount & 4294967295) FROM journal WHERE kind = 'lost'"
+
+_ENDED = """SELECT id, kind, scopes FROM journal WHERE kind IN ('settle', 'release', 'lost')
+    AND seq > (SELECT max(seq) FROM journal) - 20000 ORDER BY seq"""
+
+_STATES: dict[str, State] = {"settle": "settled", "release": "released", "lost": "lost"}
+
+_places = msgspec.json.Decoder(tuple[Place, ...])
 
 
 def end_open(connection: sqlite3.Connection, now: float) -> int:
@@ -97,6 +107,11 @@ def fold(connection: sqlite3.Connection, *, oldest: float) -> dict[Place, int]:
     return alive
 
 
+def ended(connection: sqlite3.Connection) -> list[tuple[str, State, tuple[Place, ...]]]:
+    """The reservations that ended last, oldest first: ids by which a repeat is recognised after a restart."""
+    return [(id, _STATES[kind], _places.decode(scopes)) for id, kind, scopes in connection.execute(_ENDED)]
+
+
 def _range(connection: sqlite3.Connection) -> tuple[int, int]:
     """The last row in the running sums, and the last that may be. One statement, so of one moment."""
     row = connection.execute(
@@ -105,6 +120,16 @@ def _range(connection: sqlite3.Connection) -> tuple[int, int]:
             (SELECT max(seq) FROM journal), 0)"""
     ).fetchone()
     return int(row[0]), int(row[1])
+
+
+def open_journal(path: str | Path) -> Journal:
+    """A journal to read; the file is made when there is none. Blocks. Raises Conflict as `migrate` does."""
+    connection = connect(path)
+    try:
+        migrate(connection, SCHEMA)
+    finally:
+        connection.close()
+    return Journal(path)
 
 
 class Journal:
@@ -121,6 +146,15 @@ class Journal:
         rows = await self._database.query(sql, parameters)
         return [_usage_row(query.group_by, row) for row in rows if row[len(query.group_by)]]
 
+    async def balance(self, account: str, window: str) -> Balance:
+        """What is spent on a scope by the rows written so far, and what open reservations hold."""
+        return await self._database.call(lambda connection: _balance(connection, (account, window)))
+
+    async def lost(self) -> int:
+        """Nano-USD that were settled at their holds because nobody saw the end of the call."""
+        ((high, low),) = await self._database.query(_LOST)
+        return (int(high or 0) << 32) + int(low or 0)
+
     async def fold(self, *, oldest: float) -> None:
         """Bring the running sums up to date."""
         await self._database.call(lambda connection: fold(connection, oldest=oldest))
@@ -128,6 +162,20 @@ class Journal:
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
+
+
+def _balance(connection: sqlite3.Connection, place: Place) -> Balance:
+    """One moment's balance: the running sum, what was settled after it, and what is open."""
+    with transaction(connection):
+        ((folded,),) = connection.execute("SELECT seq FROM folded").fetchall()
+        kept = connection.execute("SELECT nano FROM spent WHERE account = ? AND window = ?", place).fetchone()
+        later = connection.execute(_SUMS, (folded, 2**63 - 1)).fetchall()
+        held = connection.execute(_HELD).fetchall()
+    return Balance(spent=(int(kept[0]) if kept else 0) + _sum_on(place, later), held=_sum_on(place, held))
+
+
+def _sum_on(place: Place, rows: list[tuple[str, int, int]]) -> int:
+    return sum((high << 32) + low for scopes, high, low in rows if place in _places.decode(scopes))
 
 
 def _usage_sql(query: UsageQuery) -> tuple[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ import msgspec
 
 from headgate.budget.book import Book, Place, checked, places_of
 from headgate.budget.budget import Balance, Entry, Hold, UsageQuery, UsageRow
-from headgate.budget.journal import INSERT, SCHEMA, Journal, end_open, fold
+from headgate.budget.journal import INSERT, SCHEMA, Journal, end_open, ended, fold
 from headgate.budget.memory import lost_entry
 from headgate.storage.commits import Commits, Value
 from headgate.storage.sqlite import Claim, connect, migrate, transaction
@@ -49,6 +49,8 @@ class SqliteLedger:
             self._book = Book(now=now, keep=KEEP)
             for place, spent in fold(connection, oldest=now() - KEEP).items():
                 self._book.load(place, spent)
+            for id, state, places in ended(connection):
+                self._book.remember(id, state, places)
         except BaseException:
             self._claim.release()
             raise
@@ -86,7 +88,7 @@ class SqliteLedger:
         """Give the hold back."""
         hold = self._book.release(id)
         if hold is not None:
-            self._write(id, "release", hold.entry, ())
+            self._write(id, "release", hold.entry, places_of(hold))
 
     async def note(self, id: str, entry: Entry) -> None:
         """Write a row that held nothing. Raises Overloaded when the journal is stuck."""
@@ -103,7 +105,7 @@ class SqliteLedger:
             if end.lost:
                 self._write(hold.id, "lost", lost_entry(hold), places_of(hold))
             else:
-                self._write(hold.id, "release", hold.entry, ())
+                self._write(hold.id, "release", hold.entry, places_of(hold))
         if self._unfolded >= FOLD_EVERY:
             self._unfolded = 0
             await self._journal.fold(oldest=self._now() - KEEP)
@@ -117,6 +119,11 @@ class SqliteLedger:
         """Sum settled rows by group, ordered by group; everything written before this call is in it."""
         await self._commits.durable()
         return await self._journal.usage(query)
+
+    async def lost(self) -> int:
+        """Nano-USD that were settled at their holds because nobody saw the end of the call."""
+        await self._commits.durable()
+        return await self._journal.lost()
 
     def open_reservations(self) -> int:
         """How many reservations are neither settled nor released."""

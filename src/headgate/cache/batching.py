@@ -95,8 +95,15 @@ class MicroBatcher(Generic[T, R]):
         if not items:
             return
         loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(self._thread, self._run, items)
+        self._running = loop.run_in_executor(self._thread, self._run_batch, items)
         self._running.add_done_callback(lambda ended: self._finish_batch(results, ended))
+
+    def _run_batch(self, items: Sequence[T]) -> Sequence[R]:
+        values = self._run(items)
+        if len(values) != len(items):
+            reason = f"{len(values)} results for {len(items)} items"
+            raise ValueError(reason)
+        return values
 
     def _next_batch(self) -> tuple[list[asyncio.Future[R]], list[T]]:
         """Take the lane whose turn it is; what does not fit goes to the back of the turns."""

@@ -129,8 +129,10 @@ class CacheStore(Protocol):
 
 
 class CachePolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How long answers live (seconds) and whether the semantic tier serves, only watches, or is off."""
+    """How long answers live (seconds), whether the exact tier serves, and whether the semantic one serves, only watches, or is
+    off."""
 
+    exact: bool = True
     exact_ttl: float = 86_400.0
     semantic_ttl: float = 3_600.0
     semantic: Literal["on", "shadow", "off"] = "on"
@@ -157,6 +159,8 @@ class Cache:
 
     def peek(self, key: Key) -> Hit | None:
         """An exact hit in this process. Never waits, never raises."""
+        if not self._policy.exact:
+            return None
         try:
             entry = self.entries.peek(key)
         except Exception:
@@ -182,7 +186,7 @@ class Cache:
     async def lookup(self, key: Key, question: Question | None, wishes: Wishes) -> Hit | Miss:
         """The best answer that may be served."""
         try:
-            entry = await self.entries.get(key)
+            entry = await self.entries.get(key) if self._policy.exact else None
             if entry is not None:
                 return Hit(entry, "exact")
             if question is None:
@@ -216,7 +220,7 @@ class Cache:
         deployment: str,
     ) -> None:
         """Keep a complete answer. An incomplete one (cut by a limit or a filter) is not kept. Never raises."""
-        if not completion.complete:
+        if not completion.complete or not (self._policy.exact or question is not None):
             return
         now = self._now()
         exact, semantic = self._policy.exact_ttl, self._policy.semantic_ttl

@@ -65,7 +65,7 @@ class MiniLM:
         Raises EmbedderUnavailable when a file is absent, altered or refused by the runtime.
         """
         # Late, because these two libraries are a third of the server's start-up time, paid here in the loading thread.
-        from headgate.cache.inference import Session  # noqa: PLC0415
+        from headgate.cache.inference import Session
 
         try:
             manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
@@ -144,7 +144,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
 
 
 def _unit(values: list[float]) -> Vector:
-    import numpy as np  # noqa: PLC0415  # late, as above: nothing else in this module needs it
+    import numpy as np  # late, as above: nothing else in this module needs it
 
     length = math.sqrt(math.fsum(value * value for value in values))
     return np.array([value / length for value in values], np.float32)

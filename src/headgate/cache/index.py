@@ -39,7 +39,7 @@ class Index:
             return
         row = len(self._numbers)
         if row == self._large:
-            self._grow_graph()
+            self._graph = self._grown()
             self._graph.add(number, vector)
             return
         if row == len(self._matrix):
@@ -80,13 +80,12 @@ class Index:
         order = np.argsort(-similar)[:count]
         return [(self._numbers[row], float(similar[row])) for row in order]
 
-    def _grow_graph(self) -> None:
-        """Move from the matrix to the graph; loaded only here, for most partitions never get so large."""
+    def _grown(self) -> Any:
+        """The graph of all vectors, which leave the matrix; loaded only here, for most partitions never get so large."""
         from usearch.index import Index as Graph
 
-        self._graph = Graph(
-            ndim=self._dimensions, metric="cos", connectivity=CONNECTIVITY, expansion_add=EXPANSION
-        )
-        self._graph.add(np.array(self._numbers, dtype=np.uint64), self._matrix[: len(self._numbers)])
+        graph = Graph(ndim=self._dimensions, metric="cos", connectivity=CONNECTIVITY, expansion_add=EXPANSION)
+        graph.add(np.array(self._numbers, dtype=np.uint64), self._matrix[: len(self._numbers)])
         self._numbers, self._rows = [], {}
         self._matrix = np.empty((0, self._dimensions), dtype=np.float32)
+        return graph

@@ -12,6 +12,7 @@ from headgate.config_file import find_config
 
 if TYPE_CHECKING:
     from headgate.assembly import Books
+    from headgate.tenants.tenants import Tenants
 
 Result = TypeVar("Result")
 
@@ -27,3 +28,8 @@ def with_books(config_path: Path | None, data: Path, work: Callable[[Books], Awa
             return await work(books)
 
     return asyncio.run(opened())
+
+
+async def tenant_names(tenants: Tenants) -> dict[str, str]:
+    """The name of each tenant by its id."""
+    return {each.id: each.name for each in await tenants.list_tenants()}

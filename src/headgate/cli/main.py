@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -23,6 +22,7 @@ COMMANDS = {
     "config": "Check a configuration file.",
     "doctor": "Check that everything needed is well.",
     "simulate": "Run a simulated provider.",
+    "demo": "Watch it work on a bundled trace.",
 }
 """Each command is the object of its name in the module of its name; what it does is said here so that help loads none."""
 
@@ -46,11 +46,10 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run one command line and exit."""
-        extra.pop("standalone_mode", None)
         try:
-            outcome = super().main(args, prog_name, standalone_mode=False, **extra)
+            outcome = super().main(*args, **{**extra, "standalone_mode": False})
         except NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from headgate.config_units import seconds_of
 from headgate.model.money import from_usd
 
 config_option = click.option(
@@ -58,3 +59,16 @@ class Moment(click.ParamType[float]):
         except ValueError:
             self.fail(f"{value!r} is neither a date such as 2026-11-20 nor unix seconds", param, ctx)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+class Seconds(click.ParamType[float]):
+    """A duration in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: float | str, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read `24h`, `90m`, `5s` or a number of seconds."""
+        try:
+            return seconds_of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

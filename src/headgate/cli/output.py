@@ -58,4 +58,4 @@ def _cell(value: Any) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text == "-" or text.lstrip("-").replace(".", "", 1).isdecimal()
+    return text in ("-", "none") or text.lstrip("-").replace(".", "", 1).isdecimal()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
@@ -11,6 +14,7 @@ import click
 from headgate.cli.options import config_option, data_option
 from headgate.config import Config
 from headgate.config_file import find_config
+from headgate.model.tenancy import DEFAULT_TENANT
 
 
 @click.command()
@@ -42,11 +46,23 @@ def serve(config_path: Path | None, data: Path, host: str | None, port: int | No
         click.echo("\n".join(greeting(configured, url, admin_key)))
 
     try:
-        return run(configured, data=data, host=host, port=port, announce=announce)
+        return run(lambda: with_answers(configured), data=data, host=host, port=port, announce=announce)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise click.ClickException(f"port {port} of {host} is in use; choose another with --port") from None
         raise
+
+
+@asynccontextmanager
+async def with_answers(configured: Config) -> AsyncIterator[Config]:
+    """The configuration as it is, or with a simulated provider of our own while it names none. Raises OSError."""
+    if not configured.simulated:
+        yield configured
+        return
+    from headgate.simulator.simulator import Simulator  # late: who has providers needs none
+
+    async with Simulator().serve() as running:
+        yield configured.answered_at(running.url)
 
 
 def greeting(configured: Config, url: str, admin_key: str | None) -> list[str]:
@@ -59,10 +75,10 @@ def greeting(configured: Config, url: str, admin_key: str | None) -> list[str]:
         )
     lines += [f"Headgate listens at {url} (base URL for OpenAI clients: {url}/v1)", f"API reference: {url}/docs"]
     if admin_key is not None:
+        body = json.dumps({"tenant": DEFAULT_TENANT})
         lines += [
             f"Admin key, shown only now: {admin_key}",
             "Make a key for your application with it:",
-            f"  curl {url}/admin/keys -H 'Authorization: Bearer {admin_key}'"
-            """ -H 'Content-Type: application/json' -d '{"tenant": "default"}'""",
+            f"  curl {url}/admin/keys -H 'Authorization: Bearer {admin_key}' -H 'Content-Type: application/json' -d '{body}'",
         ]
     return lines

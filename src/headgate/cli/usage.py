@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from headgate.cli.books import with_books
+from headgate.cli.books import tenant_names, with_books
 from headgate.cli.options import Moment, config_option, data_option, json_option
 from headgate.cli.output import print_json, print_table
 from headgate.model.chat import Json
+from headgate.model.errors import NotFound
 
 if TYPE_CHECKING:
     from headgate.assembly import Books
@@ -40,6 +41,7 @@ _FIGURES = {
 @data_option
 @json_option
 def usage(
+    *,
     tenant: str | None,
     since: float | None,
     until: float | None,
@@ -64,18 +66,28 @@ def usage(
     if until is not None:
         query["to"] = repr(until)
 
-    async def report(books: Books) -> Json:
-        from headgate.server.usage import usage_report
+    async def report(books: Books) -> tuple[Json, dict[str, str]]:
+        from headgate.server.usage import usage_report  # late: `--help` needs no server
 
-        chosen = None if tenant is None else (await books.tenants.find(tenant)).id
-        return await usage_report(books.ledger, chosen, query)
+        chosen = None if tenant is None else await _tenant_id(books, tenant)
+        return await usage_report(books.statements, chosen, query), await tenant_names(books.tenants)
 
-    found = with_books(config_path, data, report)
+    found, names = with_books(config_path, data, report)
     if as_json:
         print_json(found)
         return
     groups = {name.strip(): name.strip() for name in group_by.split(",") if name.strip()}
-    rows = found["data"]
+    rows = [{**row, "tenant": names.get(row.get("tenant", ""), row.get("tenant"))} for row in found["data"]]
     if len(rows) > 1 and groups:
-        rows = [*rows, {**dict.fromkeys(groups, ""), next(iter(groups)): "total", **found["total"]}]
+        rows.append({next(iter(groups)): "total", **found["total"]})
     print_table(rows, {**groups, **_FIGURES}, empty="no usage yet")
+
+
+async def _tenant_id(books: Books, wanted: str) -> str:
+    """The id of a tenant; one that has been deleted still has rows in the journal, under its id."""
+    try:
+        return (await books.tenants.called(wanted)).id
+    except NotFound:
+        if wanted.startswith("t_"):
+            return wanted
+        raise

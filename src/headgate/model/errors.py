@@ -69,7 +69,7 @@ class InvalidRequest(GatewayError):
 
     status = 400
     type = "invalid_request_error"
-    code = None
+    code: str | None = None
 
 
 class ContextTooLong(InvalidRequest):

@@ -2,7 +2,7 @@
 
 It follows no redirect, keeps no cookie, reads no proxy from the environment, accepts no compressed body and connects only to
 addresses that egress has checked. The invariant: whoever stops waiting, at any point, closes the connection, so that the
-provider stops working and billing. docs/adr/0004 says why no library does this for us.
+provider stops working and billing. docs/adr/0004 says why it is our own.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class Http:
                         address,
                         self._origin.port,
                         ssl=self._tls,
-                        server_hostname=self._origin.host if self._tls is not None else None,
+                        server_hostname=self._origin.host.rstrip(".") if self._tls is not None else None,
                     )
                     return connection
             except OSError as error:

@@ -52,7 +52,7 @@ class OpenAI:
         answer = await self._upstream.ask("/chat/completions", body, timeout=timeout)
         try:
             if request.stream and is_event_stream(answer):
-                stream = _Stream(self._upstream, request.choices)
+                stream = StreamReader(self._upstream, request.choices)
                 reader = EventReader(answer)
                 while stream.done is None and (batch := await reader.batch()) is not None:
                     for event in batch:
@@ -110,10 +110,11 @@ def chat_body(deployment: Deployment, request: ChatRequest, *, limit: int, limit
     return body
 
 
-class _Stream:
+class StreamReader:
     """Reads one stream of chunks."""
 
     def __init__(self, upstream: Upstream, choices: int) -> None:
+        """`choices` is how many answers were asked for."""
         self._upstream = upstream
         self._choices = choices
         self._finished: set[int] = set()

@@ -5,7 +5,7 @@ A provider translates; it decides nothing. Retries, breakers, fallbacks and mone
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from headgate.model.chat import ChatRequest, Event, Json
@@ -21,7 +21,7 @@ class Provider(Protocol):
 
     def send(
         self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Ask the deployment, for at most `limit` output tokens a choice and `timeout` seconds in all.
 
         The provider streams when the request does; else the answer comes as one Delta and Done.

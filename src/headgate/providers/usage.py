@@ -1,12 +1,14 @@
 """From the usage that vendors report to one Usage.
 
-The invariant: parts are parts (`cached`, `cache_write` and `reasoning` never exceed what they belong to), and where vendors
+The invariant: parts are parts (cached, written, audio and reasoning tokens never exceed what they belong to), and where vendors
 count differently the result is never below what they bill.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
 
 from headgate.model.chat import Json
 from headgate.model.money import Usage
@@ -19,49 +21,50 @@ LARGEST_COUNT = 2**40
 def from_openai(reported: Any) -> Usage | None:
     """Usage in the shape of OpenAI's chat answers, as its many imitators give it; None when it counts nothing.
 
-    Cached tokens come as `prompt_tokens_details.cached_tokens`, or beside the totals (DeepSeek, Mistral, Moonshot). Some
-    servers leave the reasoning out of `completion_tokens` but have it in `total_tokens` (xAI, Gemini): it is billed as output.
+    Cached tokens come as `prompt_tokens_details.cached_tokens`, or beside the totals (DeepSeek, Moonshot). Some servers leave
+    the reasoning out of `completion_tokens` but have it in `total_tokens` (xAI, Gemini): it is billed as output.
     """
     if not isinstance(reported, dict) or not _reports(reported, "prompt_tokens", "completion_tokens"):
         return None
     prompt, completion = _count(reported, "prompt_tokens"), _count(reported, "completion_tokens")
-    total = _count(reported, "total_tokens")
     inputs, outputs = _part(reported, "prompt_tokens_details"), _part(reported, "completion_tokens_details")
     return _bounded(
-        prompt=prompt,
-        completion=max(completion, total - prompt),
-        cached=_count(inputs, "cached_tokens")
-        or _first(reported, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens", "cache_read_input_tokens"),
-        written=_count(inputs, "cache_write_tokens") or _first(reported, "cache_creation_input_tokens"),
-        reasoning=_count(outputs, "reasoning_tokens") or _count(reported, "reasoning_tokens"),
+        Usage(
+            prompt_tokens=prompt,
+            completion_tokens=max(completion, _count(reported, "total_tokens") - prompt),
+            cached_tokens=_count(inputs, "cached_tokens")
+            or _first(reported, "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"),
+            cache_write_tokens=_count(inputs, "cache_write_tokens") or _count(reported, "cache_creation_input_tokens"),
+            reasoning_tokens=_count(outputs, "reasoning_tokens") or _count(reported, "reasoning_tokens"),
+            audio_input_tokens=_count(inputs, "audio_tokens"),
+            audio_output_tokens=_count(outputs, "audio_tokens"),
+        )
     )
-
-
-def from_embeddings(reported: Any) -> Usage | None:
-    """Usage of an embeddings answer: a prompt and nothing else; None when it counts nothing."""
-    usage = from_openai(reported)
-    if usage is None and isinstance(reported, dict) and _reports(reported, "total_tokens", "total_tokens"):
-        return Usage(prompt_tokens=_count(reported, "total_tokens"))
-    return usage if usage is None else Usage(prompt_tokens=max(usage.prompt_tokens, usage.total_tokens))
 
 
 def from_anthropic(reported: Any) -> Usage | None:
     """Usage in Anthropic's shape; None when it counts nothing.
 
-    `input_tokens` leaves out what was read from or written to the cache, so those are added. A call that was compacted on the
-    way lists its `iterations`, and only their sum is what it cost.
+    `input_tokens` leaves out what was read from or written to the cache, so those are added. A call that was compacted or
+    advised on the way lists its `iterations`, and the totals leave some of them out, so the larger of both counts.
     """
     if not isinstance(reported, dict) or not _reports(reported, "input_tokens", "output_tokens"):
         return None
-    rounds = [entry for entry in reported.get("iterations") or () if isinstance(entry, dict)] or [reported]
-    cached = sum(_count(entry, "cache_read_input_tokens") for entry in rounds)
-    written = sum(_count(entry, "cache_creation_input_tokens") for entry in rounds)
+    listed = reported.get("iterations")
+    rounds = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+    def count(name: str) -> int:
+        return max(_count(reported, name), sum(_count(entry, name) for entry in rounds))
+
+    cached, written = count("cache_read_input_tokens"), count("cache_creation_input_tokens")
     return _bounded(
-        prompt=sum(_count(entry, "input_tokens") for entry in rounds) + cached + written,
-        completion=sum(_count(entry, "output_tokens") for entry in rounds),
-        cached=cached,
-        written=written,
-        reasoning=_count(_part(reported, "output_tokens_details"), "thinking_tokens"),
+        Usage(
+            prompt_tokens=count("input_tokens") + cached + written,
+            completion_tokens=count("output_tokens"),
+            cached_tokens=cached,
+            cache_write_tokens=written,
+            reasoning_tokens=_count(_part(reported, "output_tokens_details"), "thinking_tokens"),
+        )
     )
 
 
@@ -77,15 +80,17 @@ def _reports(reported: Json, *names: str) -> bool:
     return any(isinstance(reported.get(name), int) for name in names)
 
 
-def _bounded(*, prompt: int, completion: int, cached: int, written: int, reasoning: int) -> Usage:
-    completion = max(completion, reasoning)
-    cached = min(cached, prompt)
-    return Usage(
-        prompt_tokens=prompt,
+def _bounded(usage: Usage) -> Usage:
+    """The same with every part within what it belongs to."""
+    completion = max(usage.completion_tokens, usage.reasoning_tokens)
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    return msgspec.structs.replace(
+        usage,
         completion_tokens=completion,
         cached_tokens=cached,
-        cache_write_tokens=min(written, prompt - cached),
-        reasoning_tokens=reasoning,
+        cache_write_tokens=min(usage.cache_write_tokens, usage.prompt_tokens - cached),
+        audio_input_tokens=min(usage.audio_input_tokens, usage.prompt_tokens),
+        audio_output_tokens=min(usage.audio_output_tokens, completion),
     )
 
 

@@ -69,6 +69,12 @@ def steps(
     return tuple(step for _, _, step in fitting[:MOST_STEPS])
 
 
+def embedding_step(one: Deployment, caps: Caps) -> Step:
+    """The one deployment of an embeddings call. Raises Unpriced. A text that is too long the provider refuses itself."""
+    (one,) = _priced((one,), caps)
+    return Step(one, 0)
+
+
 def ceiling(planned: tuple[Step, ...], *, most: int, choices: int) -> int:
     """Nano-USD that the dearest step may cost; a deployment without a price is counted as free."""
     return max(

@@ -18,11 +18,13 @@ class Route(msgspec.Struct, frozen=True):
 
     tiers  deployment names for each tier, best first; a route without tiers has the same list in all three
     tasks  deployment names that go before the tier's when a question is of that kind; a kind left out has no list of its own
+    default_tier  where a question goes that the router cannot judge
     """
 
     name: str
     tiers: dict[Tier, tuple[str, ...]]
     tasks: dict[Task, tuple[str, ...]] = {}
+    default_tier: Tier = "medium"
 
     @property
     def tiered(self) -> bool:

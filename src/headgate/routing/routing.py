@@ -17,8 +17,10 @@ from headgate.routing.breaker import Breakers
 from headgate.routing.catalogue import Catalogue
 from headgate.routing.difficulty import graded, task_of
 from headgate.routing.features import features, has_image
-from headgate.routing.plan import ceiling, offered, steps
+from headgate.routing.plan import ceiling, embedding_step, offered, steps
 from headgate.routing.route import Decision, Plan, Route, Step, Task, Tier
+
+UNTIERED = Decision("chat", "medium", 1.0, "untiered")
 
 __all__ = ["Decision", "Plan", "Route", "Routing", "Step", "Task", "Tier"]
 
@@ -33,15 +35,13 @@ class Routing:
         *,
         breakers: Breakers,
         fallbacks: Mapping[str, tuple[str, ...]] | None = None,
-        default_tier: Tier = "medium",
     ) -> None:
         """`deployments` and `routes` by public name; `fallbacks` of deployments that are asked for by name.
 
-        `default_tier` is where a question goes that the router cannot judge. Raises ValueError for names that lead nowhere.
+        Raises ValueError for names that lead nowhere.
         """
         self.breakers = breakers
         self._catalogue = Catalogue(deployments, routes, fallbacks or {})
-        self._default_tier = default_tier
 
     def check(self, policy: Policy, model: str) -> str:
         """The canonical name of what was asked for. Raises UnknownModel, listing what exists, or ModelNotAllowed."""
@@ -60,12 +60,12 @@ class Routing:
         route = self._route(request.model)
         if route is None or not route.tiered:
             reason = "pinned" if route is None else "untiered"
-            return Decision("vision" if image else "chat", self._default_tier, 1.0, reason)
+            return Decision("vision" if image else "chat", UNTIERED.tier, 1.0, reason)
         seen = features(request)
         task = task_of(seen, image=image)
         if policy.tier is not None:
             return Decision(task, policy.tier, 1.0, "tenant_tier")
-        return graded(seen, task, self._default_tier)
+        return graded(seen, task, route.default_tier)
 
     def plan(self, decision: Decision, policy: Policy, request: ChatRequest, *, likely: int, most: int) -> Plan:
         """The deployments to try and the most that they may cost.
@@ -84,6 +84,24 @@ class Routing:
             ceiling=ceiling(planned, most=most, choices=request.choices),
             reason=decision.reason,
             confidence=decision.confidence,
+            prompt_tokens=likely,
+        )
+
+    def plan_embeddings(self, policy: Policy, model: str, *, likely: int, most: int) -> Plan:
+        """As `plan`, for an embeddings call: no output, and no decision, for vectors of two models do not mix.
+
+        Only the deployment asked for, or a route's first, is tried.
+        """
+        name = self._catalogue.canonical(policy, model)
+        route = self._route(name)
+        chosen = self._catalogue.pinned(policy, name)[0] if route is None else offered(route, UNTIERED, policy)[0]
+        step = embedding_step(self._catalogue.deployments[chosen], policy.caps)
+        return Plan(
+            route=name,
+            steps=(step,),
+            ceiling=ceiling((step,), most=most, choices=0),
+            reason="pinned",
+            confidence=1.0,
             prompt_tokens=likely,
         )
 

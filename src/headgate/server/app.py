@@ -15,7 +15,7 @@ from headgate.model.ids import new_id
 from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
 from headgate.server.chat import ChatDoor
-from headgate.server.edge import HttpLimits, Receive, Scope, Send, respond, respond_error, respond_json
+from headgate.server.edge import HttpLimits, Message, Receive, Scope, Send, respond, respond_error, respond_json
 from headgate.server.embeddings import EmbeddingsDoor
 from headgate.server.usage import usage_report
 from headgate.server.wishes import credential
@@ -127,7 +127,7 @@ class _Started:
         self._send = send
         self.yes = False
 
-    async def __call__(self, message: dict[str, object]) -> None:
+    async def __call__(self, message: Message) -> None:
         self.yes = True
         await self._send(message)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from headgate.budget.budget import Ledger, UsageQuery, UsageRow
+from headgate.budget.budget import Statements, UsageQuery, UsageRow
 from headgate.model.chat import Json
 from headgate.model.errors import InvalidRequest
 from headgate.model.money import to_usd
 
 
-async def usage_report(ledger: Ledger, tenant: str | None, query: Mapping[str, str]) -> Json:
+async def usage_report(statements: Statements, tenant: str | None, query: Mapping[str, str]) -> Json:
     """Sum the journal as `from`, `to` and `group_by` of the query string say. Raises InvalidRequest."""
     unknown = set(query) - {"from", "to", "group_by", "tenant"}
     if unknown:
@@ -23,7 +23,7 @@ async def usage_report(ledger: Ledger, tenant: str | None, query: Mapping[str, s
         until=_moment("to", query.get("to")),
         group_by=groups,
     )
-    rows = await ledger.usage(asked)
+    rows = await statements.usage(asked)
     listed = [{**row.group, **_figures([row])} for row in rows]
     return {"object": "list", "currency": "USD", "data": listed, "total": _figures(rows)}
 

@@ -10,6 +10,7 @@ seconds after, whichever process did it.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import hmac
 import re
 import secrets
@@ -180,6 +181,14 @@ class Tenants:
     async def get(self, id: str) -> Tenant:
         """The tenant of this id. Raises NotFound."""
         return self._tenant(await self._account(id))
+
+    async def called(self, wanted: str) -> Tenant:
+        """The tenant with this id, else the one with this name. Raises NotFound, naming one that is nearly so called."""
+        known = await self._directory.accounts()
+        for one in (*(each for each in known if each.id == wanted), *(each for each in known if each.name == wanted)):
+            return self._tenant(one)
+        near = difflib.get_close_matches(wanted, [each.name for each in known], n=1)
+        raise NotFound(f"There is no tenant {wanted!r}" + (f"; did you mean {near[0]}?" if near else "."))
 
     async def list_tenants(self) -> list[Tenant]:
         """All tenants, oldest first."""

@@ -88,7 +88,7 @@ def test_no_keyword_is_no_evidence_of_ease(text: str) -> None:
     ],
 )
 def test_out_of_its_depth_the_router_abstains_to_the_default_tier(text: str, reason: str) -> None:
-    safe = Routing(DEPLOYMENTS, {"auto": AUTO}, breakers=Breakers(), default_tier="high")
+    safe = Routing(DEPLOYMENTS, {"auto": Route("auto", AUTO.tiers, AUTO.tasks, "high")}, breakers=Breakers())
     decision = safe.decide(ask(text), Policy())
     assert (decision.tier, decision.confidence, decision.reason) == ("high", 0.0, reason)
 

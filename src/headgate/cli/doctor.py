@@ -1,0 +1,79 @@
+"""`headgate doctor`: one line for each thing that must be well, and what to do where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from headgate.cli import checks
+from headgate.cli.checks import Check
+from headgate.cli.options import config_option, data_option, json_option
+from headgate.cli.output import print_json
+from headgate.cli.reach import reach
+from headgate.config import Config
+from headgate.config_file import ConfigError, find_config
+
+
+@click.command()
+@click.option("--online", is_flag=True, help="Also ask each provider for its list of models.")
+@config_option
+@data_option
+@json_option
+def doctor(online: bool, config_path: Path | None, data: Path, as_json: bool) -> None:
+    """Check that everything needed is well: Python, data directory, databases, ledger, configuration, providers.
+
+    Changes nothing, and may be run while the server runs. Exit code 1 when something fails.
+
+    \b
+    Examples:
+      headgate doctor
+      headgate doctor --online --config production.yaml --data /var/lib/headgate
+    """
+    found = list(_offline(config_path, data))
+    if online:
+        found += _online(config_path)
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+    else:
+        for check in found:
+            advice = f" -> {check.advice}" if check.advice else ""
+            click.echo(f"{check.state:<4}  {check.name}: {check.found}{advice}")
+    if any(check.state == "fail" for check in found):
+        click.get_current_context().exit(1)
+
+
+def _offline(config_path: Path | None, data: Path) -> Iterator[Check]:
+    yield checks.python()
+    config = _config(config_path)
+    if isinstance(config, Check):
+        yield config
+    else:
+        yield Check("configuration", "ok", f"{len(config.models)} models, {len(config.routes)} routes")
+        yield from checks.models(config)
+        yield checks.port(config.server.host, config.server.port)
+    yield from checks.data_directory(data)
+    yield from checks.databases(data)
+    yield checks.embedding_model()
+
+
+def _online(config_path: Path | None) -> list[Check]:
+    config = _config(config_path)
+    if isinstance(config, Check):
+        return []
+
+    async def all_of_them() -> list[Check]:
+        return list(await asyncio.gather(*(reach(name, one) for name, one in config.providers.items())))
+
+    return asyncio.run(all_of_them())
+
+
+def _config(path: Path | None) -> Config | Check:
+    try:
+        return find_config(path, os.environ)
+    except ConfigError as error:
+        return Check("configuration", "fail", str(error), "see `headgate config schema`")

@@ -1,0 +1,295 @@
+"""`/admin`: tenants, keys, budgets, usage, health, and the API reference at `/docs`.
+
+People write these bodies, so they are pydantic models and FastAPI describes them; no call to a model passes here. The caller has been
+authorised on the path before (`app.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from headgate.assembly import Engine
+from headgate.budget.budget import balances
+from headgate.model.chat import Json
+from headgate.model.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from headgate.model.money import from_usd, to_usd
+from headgate.model.tenancy import WINDOWS, KeyRecord, Policy, Tenant
+from headgate.server.edge import error_headers
+from headgate.server.reference import describe_calls
+from headgate.server.usage import usage_report
+from headgate.tenants.tenants import IssuedKey, Tenants
+
+
+def _nano(value: Any) -> Any:
+    """USD as people write it, "1.25" or 1.25, as nano-USD; a float is taken by its shortest decimal text."""
+    if isinstance(value, float):
+        value = repr(value)
+    return from_usd(value) if isinstance(value, (str, int, Decimal)) and not isinstance(value, bool) else value
+
+
+Usd = Annotated[int, BeforeValidator(_nano), Field(json_schema_extra={"type": "string", "examples": ["10.00"]})]
+
+
+class Body(BaseModel):
+    """A request body; unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class BudgetBody(Body):
+    """Caps in USD for each calendar window in UTC. A window given as null has no cap; one left out stays as it is."""
+
+    hour: Usd | None = None
+    day: Usd | None = None
+    month: Usd | None = None
+    total: Usd | None = None
+
+
+class PolicyBody(Body):
+    """How a tenant's calls are treated. A field given as null falls back to the default."""
+
+    allowed_models: tuple[str, ...] | None = Field(None, description="Models and routes it may use; null is all.")
+    prefer: tuple[str, ...] | None = Field(None, description="Deployments that go first when a route offers them.")
+    tier: Literal["low", "medium", "high"] | None = Field(None, description="The tier of `auto`, whatever the router thinks.")
+    abandoned: Literal["finish", "cancel"] | None = Field(None, description="What happens to a call that everyone has left.")
+
+
+class TenantBody(Body):
+    """A tenant to create."""
+
+    name: str
+    budget: BudgetBody | None = None
+    rpm: int | None = Field(None, description="Requests a minute.")
+    concurrency: int | None = Field(None, description="Requests at the same time.")
+    policy: PolicyBody | None = None
+
+
+class TenantChange(Body):
+    """What is to change; what is left out stays."""
+
+    name: str | None = None
+    budget: BudgetBody | None = None
+    rpm: int | None = None
+    concurrency: int | None = None
+    policy: PolicyBody | None = None
+
+
+class KeyBody(Body):
+    """A key to create. `expires` is unix seconds or an ISO time."""
+
+    tenant: str = Field(description="The tenant's id or name.")
+    name: str | None = None
+    role: Literal["admin", "tenant_admin", "caller"] = "caller"
+    user: str | None = Field(None, description="The end user all of this key's calls are counted for.")
+    expires: datetime | None = None
+
+
+class RotateBody(Body):
+    """`grace`: seconds that the old key goes on working."""
+
+    grace: float = Field(0.0, ge=0, le=31_536_000)
+
+
+def management(engine: Engine) -> FastAPI:
+    """The application behind `/admin` and `/docs`."""
+    app = FastAPI(
+        title="Headgate",
+        version="1",
+        description="An AI gateway for multi-tenant products. Send `Authorization: Bearer <key>`; /admin needs the admin key.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_errors(app)
+    _add_tenants(app, engine.tenants)
+    _add_keys(app, engine.tenants)
+    _add_money(app, engine)
+    page = files("headgate.server").joinpath("docs.html").read_text(encoding="utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    describe_calls(app)
+    return app
+
+
+def _add_tenants(app: FastAPI, tenants: Tenants) -> None:
+    @app.post("/admin/tenants", status_code=201, tags=["tenants"])
+    async def create_tenant(body: TenantBody) -> Json:
+        """Create a tenant."""
+        return _tenant(await tenants.create(body.name, policy=_policy(body)))
+
+    @app.get("/admin/tenants", tags=["tenants"])
+    async def list_tenants() -> Json:
+        """All tenants, oldest first."""
+        return {"object": "list", "data": [_tenant(one) for one in await tenants.list_tenants()]}
+
+    @app.get("/admin/tenants/{tenant}", tags=["tenants"])
+    async def show_tenant(tenant: str) -> Json:
+        """One tenant, by id or name."""
+        return _tenant(await tenants.called(tenant))
+
+    @app.patch("/admin/tenants/{tenant}", tags=["tenants"])
+    async def change_tenant(tenant: str, body: TenantChange) -> Json:
+        """Change a tenant; what is left out stays."""
+        found = await tenants.called(tenant)
+        return _tenant(await tenants.update(found.id, name=body.name, policy=_policy(body)))
+
+    @app.delete("/admin/tenants/{tenant}", status_code=204, tags=["tenants"])
+    async def delete_tenant(tenant: str) -> Response:
+        """Delete a tenant and its keys; the journal keeps what it spent."""
+        await tenants.delete((await tenants.called(tenant)).id)
+        return Response(status_code=204)
+
+
+def _add_keys(app: FastAPI, tenants: Tenants) -> None:
+    @app.post("/admin/keys", status_code=201, tags=["keys"])
+    async def create_key(body: KeyBody) -> Json:
+        """Create a key. The answer is the only time it is shown."""
+        tenant = await tenants.called(body.tenant)
+        expires = None if body.expires is None else body.expires.timestamp()
+        return _issued(
+            await tenants.create_key(tenant.id, name=body.name, role=body.role, user=body.user, expires=expires)
+        )
+
+    @app.get("/admin/keys", tags=["keys"])
+    async def list_keys(tenant: str | None = None) -> Json:
+        """The keys of a tenant, or all; never the keys themselves."""
+        chosen = None if tenant is None else (await tenants.called(tenant)).id
+        return {"object": "list", "data": [_key(record) for record in await tenants.list_keys(chosen)]}
+
+    @app.delete("/admin/keys/{key}", tags=["keys"])
+    async def revoke_key(key: str) -> Json:
+        """Revoke a key for good, by its id."""
+        return _key(await tenants.revoke_key(key))
+
+    @app.post("/admin/keys/{key}/rotate", status_code=201, tags=["keys"])
+    async def rotate_key(key: str, body: RotateBody | None = None) -> Json:
+        """A new key like this one, which stops working after `grace` seconds."""
+        return _issued(await tenants.rotate_key(key, grace=0.0 if body is None else body.grace))
+
+
+def _add_money(app: FastAPI, engine: Engine) -> None:
+    tenants, ledger = engine.tenants, engine.gateway.budget.ledger
+
+    async def standing(tenant: Tenant) -> Json:
+        found = await balances(ledger, tenant.id, engine.now())
+        return {
+            "tenant": tenant.id,
+            "name": tenant.name,
+            "windows": {
+                window: {
+                    "cap_usd": _usd(getattr(tenant.policy.caps, window)),
+                    "spent_usd": to_usd(found[window].spent),
+                    "held_usd": to_usd(found[window].held),
+                }
+                for window in WINDOWS
+            },
+        }
+
+    @app.get("/admin/budgets", tags=["budgets"])
+    async def list_budgets() -> Json:
+        """Every tenant's caps, and what is spent and held in the present windows."""
+        return {"object": "list", "data": [await standing(one) for one in await tenants.list_tenants()]}
+
+    @app.get("/admin/budgets/{tenant}", tags=["budgets"])
+    async def show_budget(tenant: str) -> Json:
+        """One tenant's caps and balances."""
+        return await standing(await tenants.called(tenant))
+
+    @app.put("/admin/budgets/{tenant}", tags=["budgets"])
+    async def set_budget(tenant: str, body: BudgetBody) -> Json:
+        """Set caps; a window left out stays as it is, null is no cap."""
+        found = await tenants.called(tenant)
+        return await standing(await tenants.set_caps(found.id, body.model_dump(exclude_unset=True)))
+
+    @app.get("/admin/usage", tags=["usage"])
+    async def usage(
+        request: Request,
+        tenant: str | None = None,
+        since: Annotated[str | None, Query(alias="from", description="Unix seconds or an ISO date.")] = None,  # noqa: ARG001
+        until: Annotated[str | None, Query(alias="to", description="As `from`; exclusive.")] = None,  # noqa: ARG001
+        group_by: Annotated[str | None, Query(description="Of tenant, key, user, feature, route, model, source, day.")] = None,  # noqa: ARG001
+    ) -> Json:
+        """The journal, summed."""
+        chosen = None if tenant is None else (await tenants.called(tenant)).id
+        return await usage_report(ledger, chosen, dict(request.query_params))
+
+    @app.get("/admin/health", tags=["health"])
+    async def health() -> Json:
+        """Stores and deployments."""
+        faults = await engine.faults()
+        stores = {name: fault or "ok" for name, fault in faults.items()}
+        return {"stores": stores, "deployments": engine.gateway.routing.health()}
+
+
+def _policy(body: TenantBody | TenantChange) -> dict[str, Any]:
+    """The fields of a policy that a body speaks of."""
+    policy = {} if body.policy is None else body.policy.model_dump(exclude_unset=True)
+    policy.update(body.model_dump(include={"rpm", "concurrency"}, exclude_unset=True))
+    if body.budget is not None:
+        policy["caps"] = body.budget.model_dump(exclude_unset=True)
+    return policy
+
+
+def _tenant(tenant: Tenant) -> Json:
+    policy = tenant.policy
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "created": tenant.created,
+        "budget": {window: _usd(getattr(policy.caps, window)) for window in WINDOWS},
+        "rpm": policy.rpm,
+        "concurrency": policy.concurrency,
+        "policy": _shown(policy),
+    }
+
+
+def _shown(policy: Policy) -> Json:
+    return {name: getattr(policy, name) for name in PolicyBody.model_fields}
+
+
+def _key(record: KeyRecord) -> Json:
+    names = ("id", "tenant", "name", "role", "user", "created", "expires", "revoked")
+    return {name: getattr(record, name) for name in names}
+
+
+def _issued(issued: IssuedKey) -> Json:
+    return {**_key(issued.record), "key": issued.key}
+
+
+def _usd(nano: int | None) -> str | None:
+    return None if nano is None else to_usd(nano)
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Every error in OpenAI's shape."""
+
+    @app.exception_handler(GatewayError)
+    async def gateway_error(_: Request, error: GatewayError) -> JSONResponse:
+        headers = {name.decode(): value.decode() for name, value in error_headers(error)}
+        return JSONResponse(error.body(), error.status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def unreadable(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:])
+        message = first["msg"].removeprefix("Value error, ")
+        text = f"`{place}`: {message}." if place else f"The body is not as it should be: {message}."
+        return await gateway_error(request, InvalidRequest(text, param=place or None))
+
+    @app.exception_handler(HTTPException)
+    async def lost(request: Request, error: HTTPException) -> JSONResponse:
+        path = request.scope["path"]
+        if error.status_code == 405:
+            return await gateway_error(request, MethodNotAllowed(f"{path} does not take {request.method}."))
+        return await gateway_error(request, NotFound(f"There is no {path}; the paths are listed at /docs."))

@@ -1,0 +1,129 @@
+"""The reference at `/docs`: describes the calls that FastAPI does not serve, so that one OpenAPI document holds all paths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from headgate.model.chat import Json
+
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+_CHAT = {
+    "type": "object",
+    "required": ["model", "messages"],
+    "description": "OpenAI's chat completions request; fields not listed here are passed on.",
+    "properties": {
+        "model": {"type": "string", "examples": ["auto"], "description": "A route, a model, or provider/model."},
+        "messages": {
+            "type": "array",
+            "items": {"type": "object"},
+            "examples": [[{"role": "user", "content": "Hello!"}]],
+        },
+        "stream": {"type": "boolean"},
+        "max_tokens": {"type": "integer"},
+        "temperature": {"type": "number"},
+        "tools": {"type": "array", "items": {"type": "object"}},
+        "response_format": {"type": "object"},
+    },
+}
+_ASK = {
+    "type": "object",
+    "required": ["prompt"],
+    "properties": {"prompt": {"type": "string"}, "model": {"type": "string", "default": "auto"}},
+}
+_EMBED = {
+    "type": "object",
+    "required": ["model", "input"],
+    "properties": {
+        "model": {"type": "string"},
+        "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+    },
+}
+_WISHES = (
+    ("x-headgate-cache", "default, no-cache, no-store, only-if-cached or exact"),
+    ("x-headgate-cache-ttl", "seconds that the answer is kept"),
+    ("x-headgate-cache-tags", "names under which the answer is kept, separated by commas"),
+    ("x-headgate-namespace", "a partition of the tenant's cache"),
+    ("x-headgate-user", "the end user"),
+    ("x-headgate-feature", "the feature of the product"),
+    ("x-headgate-min-confidence", "0 to 1; may only raise the bar"),
+    ("x-headgate-coalesce", "off, exact or semantic"),
+    ("x-headgate-timeout", "seconds that this caller waits at most"),
+)
+
+
+def describe_calls(app: FastAPI) -> None:
+    """Let the application's OpenAPI document name every path of the server."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            document["paths"] = {**_calls(), **document["paths"]}
+            document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"key": []}]
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend its document
+
+
+def _calls() -> Json:
+    wishes = [
+        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
+        for name, text in _WISHES
+    ]
+    return {
+        "/v1/chat/completions": {"post": _call("Answer a chat, as JSON or as a stream", "calls", _CHAT, wishes)},
+        "/v1/embeddings": {"post": _call("Turn texts into vectors", "calls", _EMBED, wishes)},
+        "/v1/models": {"get": _call("The models that this key may use", "calls")},
+        "/v1/usage": {"get": _call("What this tenant used, saved and paid", "calls", parameters=_usage_parameters())},
+        "/chat": {"post": _call("Answer one question", "calls", _ASK, wishes)},
+        "/healthz": {"get": _call("Is the process alive", "operation")},
+        "/readyz": {"get": _call("Are the stores reachable", "operation")},
+        "/metrics": {"get": _call("Prometheus metrics", "operation")},
+    }
+
+
+def _usage_parameters() -> list[Json]:
+    named = (
+        ("from", "unix seconds or an ISO date"),
+        ("to", "as `from`; exclusive"),
+        ("group_by", "of key, user, feature, route, model, source, day, separated by commas"),
+    )
+    return [{"name": name, "in": "query", "description": text, "schema": {"type": "string"}} for name, text in named]
+
+
+def _call(summary: str, tag: str, body: Json | None = None, parameters: list[Json] | None = None) -> Json:
+    operation: Json = {
+        "summary": summary,
+        "tags": [tag],
+        "responses": {
+            "200": {"description": "OK"},
+            "default": {
+                "description": "An error in OpenAI's shape",
+                "content": {"application/json": {"schema": _ERROR}},
+            },
+        },
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation

@@ -1,0 +1,102 @@
+"""Running the server: one process, one event loop, a clean end.
+
+SIGTERM and SIGINT stop the listening, let answers under way finish, settle, write the ledger and only then exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from headgate.assembly import Engine, open_engine
+from headgate.config import Config
+from headgate.server.admin import management
+from headgate.server.app import App
+from headgate.server.edge import HttpLimits
+from headgate.server.protocol import BoundedHttp
+
+BACKLOG = 2_048
+KEEP_ALIVE = 75
+GRACE = 30
+
+Announce = Callable[[str, str | None], None]
+Prepared = Callable[[], AbstractAsyncContextManager[Config]]
+
+
+def run(prepared: Prepared, *, data: Path, host: str, port: int, announce: Announce) -> int:
+    """Serve until a signal comes; the exit code.
+
+    `prepared` opens the configuration inside the server's loop; `announce(url, admin_key)` is called once the port is open.
+    Raises OSError when the port is taken, and what `open_engine` raises.
+    """
+    listener = _listen(host, port)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(prepared, data, listener, announce))
+    return 0
+
+
+def build_app(config: Config, engine: Engine) -> App:
+    """The ASGI application of a running engine."""
+    asked = config.server
+    limits = HttpLimits(
+        body=asked.limits.body,
+        messages=asked.limits.messages,
+        tools=asked.limits.tools,
+        depth=asked.limits.depth,
+        budget_status=asked.budget_status,
+    )
+    return App(
+        gateway=engine.gateway,
+        tenants=engine.tenants,
+        limits=limits,
+        management=management(engine),
+        metrics=engine.metrics.render,
+        probe=engine.faults,
+    )
+
+
+async def _serve(prepared: Prepared, data: Path, listener: socket.socket, announce: Announce) -> None:
+    async with prepared() as config, open_engine(config, data) as engine:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                build_app(config, engine),
+                loop="none",
+                http=BoundedHttp,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=GRACE,
+            )
+        )
+        # What has been built so far lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        host, port = listener.getsockname()[:2]
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", engine.admin_key)
+        await server.serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is built, so that a taken one is said at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(BACKLOG)
+    return listener

@@ -1,0 +1,153 @@
+"""Group commit: order, durability, refusal when the file cannot be written, and recovery."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headgate.model.errors import Overloaded
+from headgate.storage.commits import Commits
+from headgate.storage.sqlite import connect, migrate
+
+INSERT = "INSERT INTO rows (x) SELECT json_extract(value, '$[0]') FROM json_each(?)"
+
+
+def opened(path: Path) -> sqlite3.Connection:
+    connection = connect(path)
+    migrate(connection, (("CREATE TABLE rows (seq INTEGER PRIMARY KEY, x)",),))
+    return connection
+
+
+def rows(path: Path) -> list[object]:
+    connection = connect(path)
+    found = [x for (x,) in connection.execute("SELECT x FROM rows ORDER BY seq")]
+    connection.close()
+    return found
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """No page more than there are: SQLite then answers as on a full disk."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def empty(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA max_page_count = 1000000")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.db"
+
+
+async def test_what_is_durable_is_in_the_file_and_in_order(path: Path) -> None:
+    commits = Commits(opened(path), INSERT)
+    for number in range(100):
+        commits.append((number,))
+    await commits.durable()
+    assert rows(path) == list(range(100))
+    assert commits.pending == 0
+    assert commits.lag == 0
+    await commits.close()
+
+
+async def test_many_waiters_share_commits(path: Path) -> None:
+    commits = Commits(opened(path), INSERT)
+
+    async def caller(number: int) -> None:
+        for turn in range(20):
+            commits.append((f"{number}-{turn}",))
+            await commits.durable()
+
+    await asyncio.gather(*(caller(number) for number in range(20)))
+    assert len(rows(path)) == 400
+    await commits.close()
+
+
+async def test_a_row_that_nobody_waits_for_is_written_soon(path: Path) -> None:
+    commits = Commits(opened(path), INSERT, linger=0.001)
+    commits.append(("alone",))
+    while commits.pending:
+        await asyncio.sleep(0.001)
+    assert rows(path) == ["alone"]
+    await commits.close()
+
+
+async def test_closing_writes_what_waits(path: Path) -> None:
+    commits = Commits(opened(path), INSERT, linger=60)
+    commits.append(("last",))
+    await commits.close()
+    assert rows(path) == ["last"]
+
+
+async def test_a_full_disk_refuses_the_waiter_keeps_the_rows_and_heals(path: Path) -> None:
+    connection = opened(path)
+    commits = Commits(connection, INSERT, retry=0.001)
+    big = "x" * 10_000
+    fill(connection)
+    commits.append((big,))
+    with pytest.raises(Overloaded, match="full"):
+        await commits.durable()
+    with pytest.raises(Overloaded):
+        commits.admit()
+    assert commits.pending == 1
+    commits.append(("after",))
+    empty(connection)
+    while commits.pending:
+        await asyncio.sleep(0.001)
+    commits.admit()
+    assert rows(path) == [big, "after"]
+    await commits.close()
+
+
+async def test_closing_on_a_full_disk_says_what_is_lost(path: Path) -> None:
+    connection = opened(path)
+    commits = Commits(connection, INSERT)
+    fill(connection)
+    commits.append(("x" * 10_000,))
+    with pytest.raises(Overloaded, match="1 rows are lost"):
+        await commits.close()
+
+
+async def test_new_work_is_refused_when_too_many_rows_wait(path: Path) -> None:
+    commits = Commits(opened(path), INSERT, limit=3, linger=60)
+    for number in range(3):
+        commits.admit()
+        commits.append((number,))
+    with pytest.raises(Overloaded):
+        commits.admit()
+    await commits.durable()
+    commits.admit()
+    await commits.close()
+    with pytest.raises(Overloaded):
+        commits.admit()
+
+
+async def test_a_waiter_that_is_cancelled_disturbs_nobody(path: Path) -> None:
+    commits = Commits(opened(path), INSERT)
+    commits.append((1,))
+    gone, stays = (asyncio.create_task(commits.durable()) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await stays
+    assert rows(path) == [1]
+    await commits.close()
+
+
+VALUES = st.none() | st.integers(-(2**63), 2**63 - 1) | st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(VALUES, min_size=1, max_size=20))
+def test_every_value_comes_back_as_it_was(values: list[object]) -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE TABLE rows (seq INTEGER PRIMARY KEY, x)")
+    connection.execute(INSERT, (msgspec.json.encode([[value] for value in values]).decode(),))
+    assert [x for (x,) in connection.execute("SELECT x FROM rows ORDER BY seq")] == values
+    connection.close()

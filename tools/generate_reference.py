@@ -1,0 +1,202 @@
+"""Write docs/reference/config.md from the configuration's schema and docs/reference/cli.md from the commands themselves.
+
+    python tools/generate_reference.py
+
+A test fails when either is older than what it describes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headgate.cli.main import main as headgate
+from headgate.config import Config
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+WRITTEN = "<!-- Written by tools/generate_reference.py; change the source, not this page. -->"
+
+UNITS = {"24h": "duration", "4MiB": "size", "10.00": "USD"}
+"""What a unit is called, by the example that its schema gives."""
+
+CONFIG_INTRO = f"""# Configuration
+
+{WRITTEN}
+
+`headgate serve` reads `headgate.yaml` in the working directory, or the file that `--config` names. Without a file, and in a file
+without `providers`, `models` and `routes`, these come from `OPENAI_API_KEY` and `ANTHROPIC_API_KEY`; with neither, a simulated provider
+answers.
+
+```yaml
+{{example}}```
+
+* **Mistakes** are told in one line, with the place: `headgate.yaml:12: providers.openai.base_ulr: unknown key; did you mean base_url?`
+  Unknown keys and keys that come twice are errors. `headgate config check` tells without starting anything.
+* **Variables**: `${{{{NAME}}}}` in a text is replaced from the environment and must be set; `${{{{NAME:-default}}}}` need not be. `$$` is one dollar
+  sign. Inside braces and brackets a variable needs quotes, as YAML demands.
+* **Durations** are `250ms`, `5s`, `90m`, `24h`, `7d`; a plain number is seconds. **Sizes** are `4096`, `512KiB`, `4MiB`, `1GB`.
+  **Amounts** are US dollars with up to nine decimals, with or without quotes; they never pass through a binary fraction.
+* `on`, `off`, `true`, `false`, with or without quotes, all mean what they say.
+* **Editors** complete and check the file with the schema that `headgate config schema` prints.
+* `headgate config show` prints the whole configuration, defaults included and secrets masked.
+"""
+
+CLI_INTRO = f"""# Command line
+
+{WRITTEN}
+
+Commands that print something take `--json`. Errors are one line on standard error. Exit codes: 0 well, 1 failed, 2 used wrongly
+or a configuration that cannot be used.
+
+Commands on tenants, keys, budgets and usage work on the data directory itself, also while a server runs on it; the server sees
+changes within two seconds.
+"""
+
+
+def config_reference() -> str:
+    """The page on the configuration file."""
+    schema = Config.json_schema()
+    example = (FOLDER / "headgate.yaml").read_text(encoding="utf-8")
+    parts = [CONFIG_INTRO.format(example=example), *_sections(schema, schema["$defs"])]
+    return "\n".join(parts)
+
+
+def _sections(schema: dict[str, Any], defs: dict[str, Any], place: str = "") -> Iterator[str]:
+    """A table for this mapping, then one for each mapping in it."""
+    if place:
+        yield f"## `{place}`\n\n{schema['description']}\n"
+    else:
+        yield "## Sections\n"
+    yield "| key | value | default | meaning |\n|---|---|---|---|"
+    inner = []
+    for key, field in schema["properties"].items():
+        found = _section(field, defs)
+        value = _value(field) if found is None or "oneOf" in field else ""
+        if found is not None:
+            where = f"{place}.{key}{found[1]}".lstrip(".")
+            inner.append((found[0], where))
+            value = f"{value}{' or ' if value else ''}[a section](#{_anchor(where)})"
+        # pydantic leaves a description out that repeats the section's own.
+        meaning = field["description"] if found is None else field.get("description", found[0]["description"])
+        yield f"| `{key}` | {value} | {_default(key, field, schema, found is not None)} | {_cell(meaning)} |"
+    yield ""
+    for section, where in inner:
+        yield from _sections(section, defs, where)
+
+
+def _section(field: dict[str, Any], defs: dict[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """The mapping that a field holds, and what follows its name: nothing, or a name of the user's own."""
+    for each in [field, *field.get("anyOf", []), *field.get("oneOf", [])]:
+        if "$ref" in each:
+            return defs[each["$ref"].rpartition("/")[2]], ""
+        inner = each.get("additionalProperties")
+        if isinstance(inner, dict) and "$ref" in inner:
+            return defs[inner["$ref"].rpartition("/")[2]], ".<name>"
+    return None
+
+
+def _value(field: dict[str, Any]) -> str:
+    """What may be written, in a few words."""
+    if "anyOf" in field or "oneOf" in field:
+        members = field.get("anyOf", field.get("oneOf"))
+        return " or ".join(_value(each) for each in members if each.get("type") != "null" and "$ref" not in each)
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{choice}`" for choice in field.get("enum", [field.get("const")]))
+    if "examples" in field:
+        return UNITS[field["examples"][0]]
+    if field.get("type") == "array":
+        return f"list of {_value(field['items'])}"
+    if field.get("type") == "object":
+        keys = field.get("propertyNames", {}).get("enum")
+        named = ", ".join(f"`{key}`" for key in keys) if keys else "names"
+        return f"mapping of {named} to {_value(field['additionalProperties'])}"
+    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true`, `false`"}
+    return words[field["type"]] + _bounds(field)
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    low = field["exclusiveMinimum"] + 1 if "exclusiveMinimum" in field else field.get("minimum")
+    high = field.get("maximum")
+    if low is None or (low <= 1 and high is None):
+        return ""
+    return f", {low} to {high}" if high is not None else f", from {low}"
+
+
+def _default(key: str, field: dict[str, Any], schema: dict[str, Any], section: bool) -> str:
+    if key in schema.get("required", ()):
+        return "required"
+    default = field.get("default")
+    if default is None or default in ({}, [], "") or (section and isinstance(default, dict)):
+        return ""
+    if isinstance(default, list):
+        return f"`[{', '.join(sorted(default))}]`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^a-z0-9_-]", "", heading.lower())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def cli_reference() -> str:
+    """The page on the commands."""
+    return "\n".join([CLI_INTRO, *_commands(headgate, click.Context(headgate, info_name="headgate"))])
+
+
+def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
+    """A command's usage, explanation, options and examples, then those of its subcommands."""
+    path = context.command_path
+    inner = []
+    if isinstance(command, click.Group):
+        names = command.list_commands(context)
+        inner = [(name, found) for name in names if (found := command.get_command(context, name)) is not None]
+    yield f"## `{path}`\n"
+    prose, examples = _told(command)
+    yield f"{prose}\n"
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f"```\n{path} {usage}\n```\n"
+    rows = [record for each in command.get_params(context) if (record := each.get_help_record(context)) is not None]
+    rows = [(names, meaning) for names, meaning in rows if meaning and "--help" not in names]
+    if rows:
+        yield "| option | meaning |\n|---|---|"
+        yield from (f"| `{_cell(names)}` | {_cell(meaning)} |" for names, meaning in rows)
+        yield ""
+    if examples:
+        yield f"```sh\n{examples}\n```\n"
+    for name, found in inner:
+        yield from _commands(found, click.Context(found, info_name=name, parent=context))
+
+
+def _told(command: click.Command) -> tuple[str, str]:
+    """A command's explanation, and its example lines. Blocks that keep their line breaks begin with a backspace."""
+    whole = "\n\n".join(inspect.cleandoc(text) for text in (command.help, command.epilog) if text)
+    prose, kept = [], []
+    for block in whole.split("\n\n"):
+        if not block.startswith("\b"):
+            prose.append(" ".join(block.split()))
+            continue
+        lines = block.splitlines()[1:]
+        if lines[0].startswith(("Example", "A first day")):
+            kept.append(inspect.cleandoc("\n".join(["", *lines[1:]])))
+        else:
+            prose.append("```\n" + "\n".join(lines) + "\n```")
+    return "\n\n".join(prose), "\n\n".join(kept)
+
+
+def main() -> None:
+    """Write both pages."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in (("config.md", config_reference()), ("cli.md", cli_reference())):
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
