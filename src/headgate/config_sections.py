@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, SecretStr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from headgate.config_units import Cap, Duration, OffWord, ShadowSwitch, Size, Switch, Usd
@@ -20,6 +20,7 @@ from headgate.providers.egress import origin_of
 Tier = Literal["low", "medium", "high"]
 Task = Literal["chat", "reasoning", "code", "vision"]
 Capability = Literal["tools", "vision", "json"]
+Capabilities = Annotated[frozenset[Capability], PlainSerializer(sorted, when_used="json")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1"}
@@ -146,7 +147,7 @@ class ModelConfig(Section):
     max_output: int = Field(
         default=4_096, description="Most tokens of an answer, and what is asked for when the caller does not say.", gt=0
     )
-    capabilities: frozenset[Capability] = Field(default=frozenset({"tools", "json"}), description="What it can do.")
+    capabilities: Capabilities = Field(default=frozenset({"tools", "json"}), description="What it can do.")
     price: PriceConfig | None = Field(default=None, description="What it costs. Default: the built-in price table.")
     fallbacks: tuple[str, ...] = Field(
         default=(), description="Names under `models` to try in its place when it fails and was asked for by name."

@@ -22,7 +22,7 @@ from headgate.cache.fingerprint import bypass_reason, fingerprint
 from headgate.coalesce import Flight, Flights, Trail
 from headgate.dispatch import Dispatch
 from headgate.limits.limits import Limits, Permit
-from headgate.model.chat import ChatRequest, Json
+from headgate.model.chat import ChatRequest, Completion, Json
 from headgate.model.errors import GatewayError, NotCached
 from headgate.model.ids import new_id
 from headgate.model.record import CallRecord
@@ -107,7 +107,8 @@ class Gateway:
         key = None if bypass else fingerprint(Namespace(caller.tenant, wishes.namespace), request)
         hit = self.cache.peek(key) if key is not None and wishes.cache != "no-cache" else None
         if hit is not None:
-            flight = Flight.landed_already(ticket.id, hit.entry.completion, _found(Trail(), hit))
+            completion = hit.entry.completion
+            flight = Flight.landed_already(ticket.id, completion, _found(Trail(), hit, completion))
             return self._reply(ticket, flight, permit, leads=False)
         shared = self._shared(ticket, key)
 
@@ -136,8 +137,9 @@ class Gateway:
                 found = await self.cache.lookup(key, question, wishes)
                 trail.lookup = self._clock() - began
                 if isinstance(found, Hit):
-                    _found(trail, found)
-                    return flight.land(found.entry.completion)
+                    completion = found.entry.completion
+                    _found(trail, found, completion)
+                    return flight.land(completion)
                 _missed(trail, found)
         if wishes.cache == "only-if-cached":
             raise NotCached("There is no cached answer to this request, and it asked for nothing else.")
@@ -256,11 +258,11 @@ class Gateway:
         self.telemetry.close()
 
 
-def _found(trail: Trail, hit: Hit) -> Trail:
+def _found(trail: Trail, hit: Hit, completion: Completion) -> Trail:
     """Note where a cached answer came from."""
     trail.source, trail.cache, trail.confidence = hit.tier, "hit", hit.confidence
     trail.entry, trail.worth = hit.entry.id, hit.entry.worth
-    trail.deployment, trail.model = hit.entry.deployment, hit.entry.completion.model
+    trail.deployment, trail.model = hit.entry.deployment, completion.model
     return trail
 
 

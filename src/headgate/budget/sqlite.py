@@ -22,7 +22,7 @@ from headgate.budget.budget import Balance, Entry, Hold, UsageQuery, UsageRow
 from headgate.budget.journal import INSERT, SCHEMA, Journal, end_open, ended, fold
 from headgate.budget.memory import lost_entry
 from headgate.storage.commits import Commits, Value
-from headgate.storage.sqlite import Claim, connect, migrate, transaction
+from headgate.storage.sqlite import Checkpoints, Claim, connect, migrate, transaction
 
 KEEP = 86_400.0
 """Seconds that a window's balance is kept after the window has ended."""
@@ -54,7 +54,7 @@ class SqliteLedger:
         except BaseException:
             self._claim.release()
             raise
-        self._commits = Commits(connection, INSERT)
+        self._commits = Commits(connection, INSERT, Checkpoints(path))
         self._journal = Journal(path)
         self._encode = msgspec.json.Encoder().encode
         self._unfolded = 0

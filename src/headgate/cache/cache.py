@@ -29,15 +29,20 @@ Vector = Any
 """A numpy array of float32 of unit length; typed loosely because numpy is loaded late."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Completion).decode
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A stored answer. Times are unix seconds; `worth` is what it cost to make, in nano-USD.
 
-    `partition`, `text` and `vector` are None for answers that are only found exactly.
+    The answer is kept encoded: a fifth of the memory, and nothing in a hundred thousand entries for the garbage collector to
+    walk through. `partition`, `text` and `vector` are None for answers that are only found exactly.
     """
 
     id: str
     key: Key
-    completion: Completion
+    answer: bytes
     stored: float
     expires: float
     worth: int = 0
@@ -47,6 +52,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
     vector: bytes | None = None
     semantic_until: float = 0.0
+
+    @property
+    def completion(self) -> Completion:
+        """The answer, decoded anew at every look."""
+        return _decode(self.answer)
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -227,7 +237,7 @@ class Cache:
         entry = Entry(
             id=id,
             key=key,
-            completion=completion,
+            answer=_encode(completion),
             stored=now,
             expires=now + (exact if wishes.ttl is None else wishes.ttl),
             worth=worth,

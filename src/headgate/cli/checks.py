@@ -17,7 +17,7 @@ import msgspec
 
 from headgate.budget.prices import PriceTable
 from headgate.cache.embedders import SHIPPED, Manifest
-from headgate.cli.ledger_sums import unequal_sums
+from headgate.cli.ledger_sums import prove
 from headgate.config import Config
 
 State = Literal["ok", "warn", "fail"]
@@ -89,12 +89,19 @@ def _database(name: str, connection: sqlite3.Connection) -> Iterator[Check]:
     else:
         yield Check(name, "ok", "sound, in WAL mode")
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
-        wrong, sums = unequal_sums(connection)
-        if wrong:
-            advice = "stop the server and report it: this must never happen"
-            yield Check("ledger", "fail", f"{wrong} of {sums} balances differ from the journal", advice)
-        else:
-            yield Check("ledger", "ok", f"{sums} balances equal the journal")
+        yield _ledger(connection)
+
+
+def _ledger(connection: sqlite3.Connection) -> Check:
+    proof = prove(connection)
+    if proof.holds:
+        found = f"each of {proof.calls} calls ended once at most; {proof.sums} running sums equal the journal"
+        return Check("ledger", "ok", found)
+    found = (
+        f"of {proof.calls} calls {proof.ended_twice} ended twice and {proof.unreserved} were never reserved;"
+        f" {proof.unequal} of {proof.sums} running sums differ from the journal"
+    )
+    return Check("ledger", "fail", found, "stop the server, keep the file and report it: this must never happen")
 
 
 def models(config: Config) -> Iterator[Check]:

@@ -18,7 +18,9 @@ from headgate.demo.report import lines
 
 @click.command()
 @click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="A folder for data and logs, kept afterwards.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path, file_okay=False), help="A folder for data and logs, kept afterwards."
+)
 def demo(json_: bool, keep: Path | None) -> None:
     """Replay 2,400 requests of a support product's four tenants and report what Headgate made of them.
 

@@ -1,6 +1,6 @@
-"""Whether the ledger's running sums equal its journal: the check that proves a bill right.
+"""Whether the ledger proves itself right: every call ended once, and the running sums equal the journal.
 
-Both sides are read in one transaction, so a server may go on writing meanwhile.
+Everything is read in one transaction, so a server may go on writing meanwhile.
 """
 
 from __future__ import annotations
@@ -9,23 +9,51 @@ import json
 import sqlite3
 from collections import defaultdict
 
+import msgspec
+
 _SETTLED = """SELECT scopes, sum(amount >> 32), sum(amount & 4294967295) FROM journal
     WHERE seq <= (SELECT seq FROM folded) AND kind IN ('settle', 'lost') GROUP BY scopes"""
 
+_ENDINGS = """SELECT count(*), coalesce(sum(endings > 1), 0), coalesce(sum(reserved = 0), 0) FROM (
+    SELECT sum(kind = 'reserve') AS reserved, sum(kind IN ('settle', 'release', 'lost')) AS endings FROM journal
+    WHERE kind IN ('reserve', 'settle', 'release', 'lost') GROUP BY id)"""
 
-def unequal_sums(connection: sqlite3.Connection) -> tuple[int, int]:
-    """How many running sums differ from the journal's, and how many there are.
+
+class Proof(msgspec.Struct, frozen=True):
+    """What was found: `calls`, those that `ended_twice` or were `unreserved`, `sums`, and those `unequal` to the journal."""
+
+    calls: int
+    ended_twice: int
+    unreserved: int
+    sums: int
+    unequal: int
+
+    @property
+    def holds(self) -> bool:
+        """True when nothing is wrong."""
+        return (self.ended_twice, self.unreserved, self.unequal) == (0, 0, 0)
+
+
+def prove(connection: sqlite3.Connection) -> Proof:
+    """Check a ledger. Raises sqlite3.Error when it cannot be read."""
+    connection.execute("BEGIN")
+    try:
+        calls, twice, unreserved = connection.execute(_ENDINGS).fetchone()
+        sums, unequal = _sums(connection)
+        return Proof(calls, twice, unreserved, sums, unequal)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _sums(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many running sums there are, and how many differ from the journal.
 
     Sums of windows that ended long ago have been dropped; they cannot differ. A total is never dropped.
     """
-    connection.execute("BEGIN")
-    try:
-        kept = {(account, window): int(nano) for account, window, nano in connection.execute("SELECT * FROM spent")}
-        settled: defaultdict[tuple[str, str], int] = defaultdict(int)
-        for scopes, high, low in connection.execute(_SETTLED):
-            for account, window in json.loads(scopes):
-                settled[account, window] += (high << 32) + low
-    finally:
-        connection.execute("ROLLBACK")
+    kept = {(account, window): int(nano) for account, window, nano in connection.execute("SELECT * FROM spent")}
+    settled: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for scopes, high, low in connection.execute(_SETTLED):
+        for account, window in json.loads(scopes):
+            settled[account, window] += (high << 32) + low
     places = kept.keys() | {place for place in settled if place[1] == "total"}
-    return sum(kept.get(place, 0) != settled[place] for place in places), len(places)
+    return len(places), sum(kept.get(place, 0) != settled[place] for place in places)

@@ -5,6 +5,7 @@ Every failure is one line on standard error: exit code 2 for bad usage and a con
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -15,6 +16,7 @@ from click.exceptions import NoArgsIsHelpError
 
 COMMANDS = {
     "serve": "Run the gateway.",
+    "demo": "Watch it work on a bundled trace.",
     "tenants": "Create and change tenants.",
     "keys": "Create and revoke API keys.",
     "budgets": "Show and set what tenants may spend.",
@@ -22,7 +24,6 @@ COMMANDS = {
     "config": "Check a configuration file.",
     "doctor": "Check that everything needed is well.",
     "simulate": "Run a simulated provider.",
-    "demo": "Watch it work on a bundled trace.",
 }
 """Each command is the object of its name in the module of its name; what it does is said here so that help loads none."""
 
@@ -40,6 +41,15 @@ class Commands(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(f"headgate.cli.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but a near miss is looked for without importing anything."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"No such command '{args[0]}'" + (f"; did you mean {near[0]}?" if near else "."))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing them."""
@@ -71,12 +81,14 @@ def _exit_code(error: Exception) -> int | None:
     if isinstance(error, click.ClickException):
         return error.exit_code
     # Late imports: help and good usage need none of them.
+    import sqlite3
+
     from headgate.config_file import ConfigError
     from headgate.model.errors import GatewayError
 
     if isinstance(error, ConfigError):
         return 2
-    return 1 if isinstance(error, GatewayError | OSError | click.Abort) else None
+    return 1 if isinstance(error, GatewayError | OSError | sqlite3.Error | click.Abort) else None
 
 
 def _one_line(error: Exception) -> str:

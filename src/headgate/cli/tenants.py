@@ -53,7 +53,10 @@ def tenants() -> None:
 def _terms(command: Callable[..., None]) -> Callable[..., None]:
     """The options that a tenant's terms are given with."""
     each = [
-        *(click.option(f"--{window}", type=Cap(), help=f"Budget {_PERIODS[window]}, in USD; `none` for none.") for window in WINDOWS),
+        *(
+            click.option(f"--{window}", type=Cap(), help=f"Budget {_PERIODS[window]}, in USD; `none` for none.")
+            for window in WINDOWS
+        ),
         click.option("--rpm", type=click.IntRange(min=1), help="Requests a minute."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Requests at the same time."),
         click.option("--allow", multiple=True, metavar="MODEL", help="A model or route it may use; `all` for all."),

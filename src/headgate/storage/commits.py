@@ -23,6 +23,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from headgate.model.errors import Overloaded
+from headgate.storage.sqlite import Checkpoints
+
+LOG_PAGES = 16_000
+"""Pages (of 4 KiB) to which the log may grow before a commit itself moves them, should the checkpoints fall behind."""
 
 Value = str | int | float | None
 
@@ -37,20 +41,25 @@ class Commits:
         self,
         connection: sqlite3.Connection,
         insert: str,
+        checkpoints: Checkpoints,
         *,
         limit: int = 65_536,
         linger: float = 0.01,
         retry: float = 0.25,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`insert` has one parameter, a JSON array of rows, each an array of values.
+        """Both the connection and the checkpoints are this object's from now on, and closed by it.
+
+        `insert` has one parameter, a JSON array of rows, each an array of values.
 
         limit   rows that may wait before `admit` refuses
         linger  seconds that a row nobody waits for may lie before it is written
         retry   seconds between two tries of a failed batch
         """
         self._connection = connection
+        self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         self._insert = insert
+        self._checkpoints = checkpoints
         self._limit = limit
         self._linger = linger
         self._retry = retry
@@ -114,6 +123,7 @@ class Commits:
         await asyncio.to_thread(self._thread.join)
         if self._timer is not None:
             self._timer.cancel()
+        await asyncio.to_thread(self._checkpoints.close)
         self._connection.close()
         if self.pending:
             raise _refused(f"{self._failure}; {self.pending} rows are lost")
@@ -167,6 +177,7 @@ class Commits:
         else:
             self._since = begun
             self._committed += len(self._backlog)
+            self._checkpoints.committed(len(self._backlog))
             self._backlog.clear()
             self._failure = None
         self._wake(waiters, self._failure)

@@ -14,7 +14,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,10 +28,13 @@ Step = tuple[str, ...]
 
 
 def connect(path: str | Path) -> sqlite3.Connection:
-    """Open (or create) a database file; statements commit by themselves unless inside `transaction`.
+    """Open a database file, or create it for this user's eyes alone; statements commit by themselves unless inside `transaction`.
 
     The connection may be handed from one thread to another but not used by two at once. Raises sqlite3.Error.
     """
+    # SQLite gives the log beside it the same mode. A path that cannot be made is SQLite's to complain of.
+    with contextlib.suppress(OSError):
+        Path(path).touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -78,11 +81,15 @@ class Database:
 
     async def call(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         """Run `work` with the connection. Raises Overloaded when the disk is full, unreadable or locked for too long."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+        return await asyncio.wrap_future(self.start(work))
 
     async def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """The rows that a statement gives. Raises Overloaded as `call` does."""
         return await self.call(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def start(self, work: Callable[[sqlite3.Connection], Result]) -> Future[Result]:
+        """As `call`, from any thread and without waiting."""
+        return self._thread.submit(self._run, work)
 
     def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         try:
@@ -98,6 +105,35 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Checkpoints:
+    """Moves what was committed from the log into the database file, in a thread of its own.
+
+    That is the part of a commit that waits for the disk to obey (fsync); SQLite would do it inside the commit that fills
+    the log, and every caller of that commit would wait too.
+    """
+
+    def __init__(self, path: str | Path, *, every: int = 2_000) -> None:
+        """`every` is the number of rows after which it is done."""
+        self._database = Database(path)
+        self._every = every
+        self._rows = 0
+        self._running: Future[Any] | None = None
+
+    def committed(self, rows: int) -> None:
+        """Count rows that were just committed; never waits. Call it from one thread."""
+        self._rows += rows
+        if self._rows >= self._every and (self._running is None or self._running.done()):
+            self._rows = 0
+            # One that fails (a full disk) is repeated later, and meanwhile the log keeps everything.
+            self._running = self._database.start(
+                lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
 
 
 class Claim:

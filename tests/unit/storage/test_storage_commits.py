@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from headgate.model.errors import Overloaded
 from headgate.storage.commits import Commits
-from headgate.storage.sqlite import connect, migrate
+from headgate.storage.sqlite import Checkpoints, connect, migrate
 
 INSERT = "INSERT INTO rows (x) SELECT json_extract(value, '$[0]') FROM json_each(?)"
 
@@ -22,6 +23,10 @@ def opened(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     migrate(connection, (("CREATE TABLE rows (seq INTEGER PRIMARY KEY, x)",),))
     return connection
+
+
+def commits_over(connection: sqlite3.Connection, path: Path, **options: Any) -> Commits:
+    return Commits(connection, INSERT, Checkpoints(path, every=5), **options)
 
 
 def rows(path: Path) -> list[object]:
@@ -47,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_what_is_durable_is_in_the_file_and_in_order(path: Path) -> None:
-    commits = Commits(opened(path), INSERT)
+    commits = commits_over(opened(path), path)
     for number in range(100):
         commits.append((number,))
     await commits.durable()
@@ -58,7 +63,7 @@ async def test_what_is_durable_is_in_the_file_and_in_order(path: Path) -> None:
 
 
 async def test_many_waiters_share_commits(path: Path) -> None:
-    commits = Commits(opened(path), INSERT)
+    commits = commits_over(opened(path), path)
 
     async def caller(number: int) -> None:
         for turn in range(20):
@@ -71,7 +76,7 @@ async def test_many_waiters_share_commits(path: Path) -> None:
 
 
 async def test_a_row_that_nobody_waits_for_is_written_soon(path: Path) -> None:
-    commits = Commits(opened(path), INSERT, linger=0.001)
+    commits = commits_over(opened(path), path, linger=0.001)
     commits.append(("alone",))
     while commits.pending:
         await asyncio.sleep(0.001)
@@ -80,7 +85,7 @@ async def test_a_row_that_nobody_waits_for_is_written_soon(path: Path) -> None:
 
 
 async def test_closing_writes_what_waits(path: Path) -> None:
-    commits = Commits(opened(path), INSERT, linger=60)
+    commits = commits_over(opened(path), path, linger=60)
     commits.append(("last",))
     await commits.close()
     assert rows(path) == ["last"]
@@ -88,7 +93,7 @@ async def test_closing_writes_what_waits(path: Path) -> None:
 
 async def test_a_full_disk_refuses_the_waiter_keeps_the_rows_and_heals(path: Path) -> None:
     connection = opened(path)
-    commits = Commits(connection, INSERT, retry=0.001)
+    commits = commits_over(connection, path, retry=0.001)
     big = "x" * 10_000
     fill(connection)
     commits.append((big,))
@@ -108,7 +113,7 @@ async def test_a_full_disk_refuses_the_waiter_keeps_the_rows_and_heals(path: Pat
 
 async def test_closing_on_a_full_disk_says_what_is_lost(path: Path) -> None:
     connection = opened(path)
-    commits = Commits(connection, INSERT)
+    commits = commits_over(connection, path)
     fill(connection)
     commits.append(("x" * 10_000,))
     with pytest.raises(Overloaded, match="1 rows are lost"):
@@ -116,7 +121,7 @@ async def test_closing_on_a_full_disk_says_what_is_lost(path: Path) -> None:
 
 
 async def test_new_work_is_refused_when_too_many_rows_wait(path: Path) -> None:
-    commits = Commits(opened(path), INSERT, limit=3, linger=60)
+    commits = commits_over(opened(path), path, limit=3, linger=60)
     for number in range(3):
         commits.admit()
         commits.append((number,))
@@ -130,7 +135,7 @@ async def test_new_work_is_refused_when_too_many_rows_wait(path: Path) -> None:
 
 
 async def test_a_waiter_that_is_cancelled_disturbs_nobody(path: Path) -> None:
-    commits = Commits(opened(path), INSERT)
+    commits = commits_over(opened(path), path)
     commits.append((1,))
     gone, stays = (asyncio.create_task(commits.durable()) for _ in range(2))
     await asyncio.sleep(0)
