@@ -68,9 +68,13 @@ class Flight:
         """A flight that never flew: an answer that was at hand."""
         flight = cls(id)
         flight.trail = trail
-        flight.events.extend(completion.events())
         flight.completion = completion
         return flight
+
+    @property
+    def begun(self) -> bool:
+        """True once a part of the answer is known."""
+        return bool(self.events) or self.completion is not None
 
     @property
     def ended(self) -> bool:
@@ -83,9 +87,8 @@ class Flight:
         self._tell()
 
     def land(self, completion: Completion) -> None:
-        """The answer is whole and paid for. An answer that was never published (a cache hit) is published now."""
-        if not self.events:
-            self.events.extend(completion.events())
+        """The answer is whole and paid for. One that was never published (a cache hit) is turned into events when somebody
+        follows it."""
         self.completion = completion
         self._tell()
 
@@ -111,6 +114,9 @@ class Flight:
             if self.error is not None:
                 raise self.error.with_traceback(None)
             if self.completion is not None:
+                if position == 0:
+                    self.events.extend(self.completion.events())
+                    continue
                 return
             await self.changed()
 

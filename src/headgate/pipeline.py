@@ -24,7 +24,7 @@ from headgate.dispatch import Dispatch
 from headgate.limits.limits import Limits, Permit
 from headgate.model.chat import ChatRequest, Completion, Json
 from headgate.model.errors import GatewayError, NotCached
-from headgate.model.ids import new_id
+from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
 from headgate.reply import Reply, Ticket, finished, refusal
@@ -57,7 +57,7 @@ class Gateway:
         telemetry: Telemetry,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
-        new_id: Callable[[], str] = new_id,
+        new_id: Callable[[], str] | None = None,
         coalesce: bool = True,
         patience: float = 5.0,
         grace: float = 30.0,
@@ -77,7 +77,7 @@ class Gateway:
         self.telemetry = telemetry
         self._now = now
         self._clock = clock
-        self._new_id = new_id
+        self._new_id = new_id or Ids()
         self._coalesce = coalesce
         self._patience = patience
         self._grace = grace

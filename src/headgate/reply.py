@@ -7,8 +7,7 @@ line can still be sent; closing the reply leaves the flight, gives the permit ba
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -109,53 +108,76 @@ class Reply:
         caller's own time is over."""
         if self._first is not None:
             return
-        with self._noting_errors():
-            async with self._time_left():
-                await self._first_event()
+        try:
+            await self._first_event()
+        except GatewayError as error:
+            self._error = error
+            raise
         self._first = self._clock() - self.ticket.started
 
     async def _first_event(self) -> None:
         flight = self._flight
-        heard = await self._heard(self._patience if self._again is not None and self.ticket.stream else None)
-        failed = flight.error is not None and not flight.events
+        patience = self._patience if self._again is not None and self.ticket.stream else None
+        heard = await self._wait(lambda: flight.begun or flight.ended, patience)
+        error = None if flight.begun else flight.error
         again, self._again = self._again, None
-        if again is not None and (not heard or (flight.error is not None and failed and flight.error.retryable)):
+        if again is not None and (not heard or (error is not None and error.retryable)):
             flight.leave()
             self._flight, self._leads = again()
             await self._first_event()
-        elif flight.error is not None and failed:
-            raise flight.error.with_traceback(None)
+        elif error is not None:
+            raise error.with_traceback(None)
 
-    async def _heard(self, patience: float | None) -> bool:
-        """Wait for an event or the end; False when `patience` seconds pass without either."""
-        flight = self._flight
+    async def _wait(self, until: Callable[[], bool], patience: float | None = None) -> bool:
+        """Wait until the flight has come so far; False when `patience` seconds pass before. Raises UpstreamTimeout."""
+        if until():
+            return True
+        left = self._time_left()
+        bound = left if patience is None or (left is not None and left < patience) else patience
         try:
-            async with asyncio.timeout(patience):
-                while not (flight.events or flight.ended):
-                    await flight.changed()
+            async with asyncio.timeout(bound):
+                while not until():
+                    await self._flight.changed()
         except TimeoutError:
+            if bound is left:
+                raise self._too_late() from None
             return False
         return True
 
-    async def events(self) -> AsyncIterator[Event]:
+    def _time_left(self) -> float | None:
+        """Seconds that this caller still waits; None is for ever."""
+        timeout = self.ticket.wishes.timeout
+        return None if timeout is None else max(0.0, timeout - (self._clock() - self.ticket.started))
+
+    def _too_late(self) -> UpstreamTimeout:
+        return UpstreamTimeout(f"No answer within the {self.ticket.wishes.timeout:g} s asked for.")
+
+    async def events(self) -> AsyncGenerator[Event, None]:
         """All events, from the first on. Raises Interrupted where the answer broke off."""
         await self.opened()
-        with self._noting_errors():
-            async with self._time_left():
+        try:
+            async with asyncio.timeout(self._time_left()):
                 async for event in self._flight.follow():
                     yield event
+        except TimeoutError:
+            self._error = self._too_late()
+            raise self._error from None
+        except GatewayError as error:
+            self._error = error
+            raise
         self._read_to_end = True
 
     async def completion(self) -> Completion:
         """The whole answer, paid for. Raises the flight's error."""
         await self.opened()
         flight = self._flight
-        with self._noting_errors():
-            async with self._time_left():
-                while not flight.ended:
-                    await flight.changed()
+        try:
+            await self._wait(lambda: flight.ended)
             if flight.completion is None:
                 raise (flight.error or Internal("The flight has no answer.")).with_traceback(None)
+        except GatewayError as error:
+            self._error = error
+            raise
         self._read_to_end = True
         return flight.completion
 
@@ -188,7 +210,7 @@ class Reply:
             record,
             status=self._status(),
             error=None if self._error is None else self._error.code or self._error.type,
-            source=self.source if self._flight.events else "none",
+            source=self.source if self._flight.begun else "none",
             usage=completion.usage if completion is not None else record.usage,
             cost=self.cost,
             saved=self.saved if completion is not None else 0,
@@ -200,24 +222,6 @@ class Reply:
         if self._error is not None:
             return self._error.status
         return 200 if self._read_to_end else CLIENT_LEFT
-
-    def _time_left(self) -> contextlib.AbstractAsyncContextManager[object]:
-        timeout = self.ticket.wishes.timeout
-        if timeout is None:
-            return _UNBOUNDED
-        left = timeout - (self._clock() - self.ticket.started)
-        return asyncio.timeout(max(0.0, left))
-
-    @contextlib.contextmanager
-    def _noting_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError:
-            self._error = UpstreamTimeout(f"No answer within the {self.ticket.wishes.timeout:g} s asked for.")
-            raise self._error from None
-        except GatewayError as error:
-            self._error = error
-            raise
 
 
 def finished(ticket: Ticket, trail: Trail, *, duration: float) -> CallRecord:
@@ -255,6 +259,3 @@ def refusal(ticket: Ticket, error: GatewayError, trail: Trail | None = None) -> 
     """The record of a call that ended before there was anything to read."""
     record = finished(ticket, trail or Trail(), duration=0.0)
     return msgspec.structs.replace(record, status=error.status, error=error.code or error.type, source="none")
-
-
-_UNBOUNDED = contextlib.nullcontext()

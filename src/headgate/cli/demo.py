@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+from click._termui_impl import ProgressBar
 
 from headgate.demo import setting
 from headgate.demo.children import ChildError
@@ -56,17 +57,14 @@ class _Bars:
 
     def __call__(self, what: str, of: int) -> Callable[[], None]:
         """Begin a bar."""
-        bar = click.progressbar(
+        bar: ProgressBar[int] = click.progressbar(
             length=of, label=f"{what:<26}", show_pos=True, file=click.get_text_stream("stderr"), hidden=not self._show
         )
         bar.render_progress()
-        done = 0
 
         def step() -> None:
-            nonlocal done
-            done += 1
             bar.update(1)
-            if done == of:
+            if bar.finished:
                 bar.render_finish()
 
         return step

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from urllib.parse import urlsplit
 
 from headgate.model.chat import ChatRequest, Event, Json
@@ -42,7 +42,7 @@ class Anthropic:
 
     async def send(
         self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """See Provider."""
         asked = translate(deployment, request, limit=limit)
         answer = await self._upstream.ask("/v1/messages", asked.body, timeout=timeout)

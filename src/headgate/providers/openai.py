@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -46,7 +46,7 @@ class OpenAI:
 
     async def send(
         self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """See Provider."""
         body = chat_body(deployment, request, limit=limit, limit_field=self._limit_field)
         answer = await self._upstream.ask("/chat/completions", body, timeout=timeout)

@@ -7,7 +7,7 @@ is an answer that broke off, and raises Malformed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 
 import msgspec
 
@@ -57,7 +57,7 @@ class ScriptedProvider:
 
     async def send(
         self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """See Provider. `open` counts the answers that have begun and not ended."""
         script = self._scripts[min(len(self.calls), len(self._scripts) - 1)]
         self.calls.append(Call(deployment=deployment, request=request, limit=limit, timeout=timeout))

@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
 from headgate.model.errors import Forbidden, GatewayError, Internal, InvalidRequest, MethodNotAllowed, NotFound
-from headgate.model.ids import new_id
 from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
 from headgate.server.chat import ChatDoor
-from headgate.server.edge import HttpLimits, Message, Receive, Scope, Send, respond, respond_error, respond_json
+from headgate.server.edge import HttpLimits, Receive, Scope, Send, Sender
 from headgate.server.embeddings import EmbeddingsDoor
 from headgate.server.usage import usage_report
 from headgate.server.wishes import credential
@@ -39,6 +38,7 @@ class App:
         management: Asgi,
         metrics: Callable[[], bytes],
         probe: Probe,
+        new_id: Callable[[], str],
     ) -> None:
         """`management` answers `/admin` and `/docs`; `metrics` renders Prometheus' text; `probe` tells each store's fault, or an
         empty text when it is well."""
@@ -48,6 +48,7 @@ class App:
         self._management = management
         self._metrics = metrics
         self._probe = probe
+        self._new_id = new_id
         self._chat = ChatDoor(gateway, limits)
         self._embeddings = EmbeddingsDoor(gateway, limits)
 
@@ -55,22 +56,22 @@ class App:
         """ASGI. Lifespan is the runner's business; only HTTP is spoken here."""
         if scope["type"] != "http":
             raise RuntimeError(f"Headgate speaks HTTP only, not {scope['type']}")
-        started = _Started(send)
+        sender = Sender(scope, send)
         try:
-            await self._route(scope, receive, started)
+            await self._route(scope, receive, sender)
         except GatewayError as error:
-            await self._refuse(error, started)
+            await self._refuse(error, sender)
         except Exception:
-            id = new_id()
+            id = self._new_id()
             log.exception("request %s broke", id)
-            await self._refuse(Internal(f"Internal error; its details are in the log under {id}."), started)
+            await self._refuse(Internal(f"Internal error; its details are in the log under {id}."), sender)
 
-    async def _refuse(self, error: GatewayError, started: _Started) -> None:
+    async def _refuse(self, error: GatewayError, send: Sender) -> None:
         """An error after the status line can only end the connection; the door has told of it inside the stream."""
-        if not started.yes:
-            await respond_error(started, error, self._limits, [(b"x-request-id", new_id().encode())])
+        if not send.started:
+            await send.error(error, self._limits, [(b"x-request-id", self._new_id().encode())])
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _route(self, scope: Scope, receive: Receive, send: Sender) -> None:
         path: str = scope["path"]
         if path.startswith("/v1/"):
             path = path[3:]
@@ -88,23 +89,22 @@ class App:
             return await self._embeddings.model(caller, path.removeprefix("/models/"), send)
         if path == "/usage":
             caller = await self._caller(scope, "GET")
-            return await respond_json(
-                send, await usage_report(self._gateway.budget.ledger, caller.tenant, _query(scope))
-            )
+            report = await usage_report(self._gateway.budget.ledger, caller.tenant, _query(scope))
+            return await send.json(report)
         await self._operate(scope, receive, send)
 
-    async def _operate(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _operate(self, scope: Scope, receive: Receive, send: Sender) -> None:
         """What operators and their tools ask."""
         path: str = scope["path"]
         if path == "/healthz":
-            return await respond_json(send, {"status": "alive"})
+            return await send.json({"status": "alive"})
         if path == "/readyz":
             faults = {name: fault for name, fault in (await self._probe()).items() if fault}
             status = {"status": "unready", "faults": faults} if faults else {"status": "ready"}
-            return await respond_json(send, status, status=503 if faults else 200)
+            return await send.json(status, status=503 if faults else 200)
         if path == "/metrics":
             text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-            return await respond(send, 200, [text], self._metrics())
+            return await send.whole(200, [text], self._metrics())
         if path in ("/docs", "/openapi.json"):
             return await self._management(scope, receive, send)
         if path == "/admin" or path.startswith("/admin/"):
@@ -118,18 +118,6 @@ class App:
         if scope["method"] != method:
             raise MethodNotAllowed(f"{scope['path']} takes {method} only.")
         return await self._tenants.authenticate(credential(scope["headers"]))
-
-
-class _Started:
-    """Remembers whether the status line has been sent."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.yes = False
-
-    async def __call__(self, message: Message) -> None:
-        self.yes = True
-        await self._send(message)
 
 
 def _query(scope: Scope) -> dict[str, str]:

@@ -19,12 +19,10 @@ from headgate.server.edge import (
     HttpLimits,
     Receive,
     Scope,
-    Send,
+    Sender,
     decode_json,
     error_headers,
     read_body,
-    respond,
-    respond_json,
     status_of,
 )
 from headgate.server.wishes import read_wishes
@@ -37,7 +35,7 @@ class ChatDoor:
         self._gateway = gateway
         self._limits = limits
 
-    async def completions(self, caller: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+    async def completions(self, caller: Principal, scope: Scope, receive: Receive, send: Sender) -> None:
         """OpenAI's call: JSON, or SSE when the request says `stream`."""
         wishes = read_wishes(scope["headers"])
         request = parse_chat(await read_body(scope, receive, self._limits.body), self._limits)
@@ -48,11 +46,10 @@ class ChatDoor:
             else:
                 completion = await reply.completion()
                 body = wire.completion_json(reply.id, int(reply.ticket.at), completion)
-                await respond(send, 200, [JSON_TYPE, *wire.reply_headers(reply, final=True)], body)
+                await send.whole(200, [JSON_TYPE, *wire.reply_headers(reply, final=True)], body)
 
-    async def _stream(self, reply: Reply, request: ChatRequest, send: Send) -> None:
-        headers = [*SSE_HEADERS, *wire.reply_headers(reply, final=False)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async def _stream(self, reply: Reply, request: ChatRequest, send: Sender) -> None:
+        await send.start([*SSE_HEADERS, *wire.reply_headers(reply, final=False)])
         options = request.stream_options
         chunks = wire.sse(
             reply,
@@ -61,10 +58,10 @@ class ChatDoor:
             include_usage=bool(options is not None and options.include_usage),
         )
         async for chunk in chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+            await send.part(chunk)
+        await send.end()
 
-    async def ask(self, caller: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+    async def ask(self, caller: Principal, scope: Scope, receive: Receive, send: Sender) -> None:
         """`{prompt, model?}` -> `{content, source, latency_ms, cost, model}`.
 
         The tenant is the key's; a `tenant` in the body changes nothing. An error keeps its status and its OpenAI shape, with
@@ -78,11 +75,11 @@ class ChatDoor:
             async with HangUp(receive), await self._gateway.chat(caller, request, wishes) as reply:
                 completion = await reply.completion()
                 answer = _answer(reply, completion.text, began)
-                await respond_json(send, answer, headers=wire.reply_headers(reply, final=True))
+                await send.json(answer, headers=wire.reply_headers(reply, final=True))
         except GatewayError as error:
             source = "budget_limit" if isinstance(error, BudgetExceeded) else "error"
             refusal = {**_plain("", source, began), **error.body()}
-            await respond_json(send, refusal, status=status_of(error, self._limits), headers=error_headers(error))
+            await send.json(refusal, status=status_of(error, self._limits), headers=error_headers(error))
 
 
 def parse_chat(body: bytes, limits: HttpLimits) -> ChatRequest:

@@ -20,6 +20,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+WHOLE = "headgate.response.whole"
+"""The ASGI extension, and the message, by which a server takes a response in one piece (protocol.py)."""
+
+UNWATCHED = 0.02
+"""Seconds in which nobody looks whether a client has hung up."""
+
 JSON_TYPE: Header = (b"content-type", b"application/json")
 SSE_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -106,16 +112,49 @@ def _inside(value: Any) -> Sequence[Any]:
     return [None, *value] if isinstance(value, list) else ()
 
 
-async def respond(send: Send, status: int, headers: Sequence[Header], body: bytes) -> None:
-    """Send a whole response."""
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
+class Sender:
+    """One response. Knows whether its status line has gone, and sends a whole response in one write where the server can.
 
+    It is an ASGI `send` itself, for applications that want one.
+    """
 
-async def respond_json(send: Send, value: object, *, status: int = 200, headers: Sequence[Header] = ()) -> None:
-    """Send a value as JSON."""
-    await respond(send, status, [JSON_TYPE, *headers], msgspec.json.encode(value))
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._send = send
+        self._at_once = WHOLE in scope.get("extensions", ())
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass an ASGI message on."""
+        self.started = True
+        await self._send(message)
+
+    async def whole(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        """Send a response whose body is known."""
+        length = (b"content-length", b"%d" % len(body))
+        if self._at_once:
+            return await self({"type": WHOLE, "status": status, "headers": (*headers, length), "body": body})
+        await self({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        await self({"type": "http.response.body", "body": body})
+
+    async def json(self, value: object, *, status: int = 200, headers: Sequence[Header] = ()) -> None:
+        """Send a value as JSON."""
+        await self.whole(status, [JSON_TYPE, *headers], msgspec.json.encode(value))
+
+    async def error(self, error: GatewayError, limits: HttpLimits, headers: Sequence[Header] = ()) -> None:
+        """Send an error in OpenAI's shape."""
+        await self.json(error.body(), status=status_of(error, limits), headers=[*error_headers(error), *headers])
+
+    async def start(self, headers: Sequence[Header]) -> None:
+        """Begin a stream; the status is 200."""
+        await self({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+    async def part(self, chunk: bytes) -> None:
+        """Send a part of a stream."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self) -> None:
+        """End a stream."""
+        await self._send({"type": "http.response.body", "body": b""})
 
 
 def status_of(error: GatewayError, limits: HttpLimits) -> int:
@@ -134,27 +173,26 @@ def error_headers(error: GatewayError) -> list[Header]:
     return headers
 
 
-async def respond_error(send: Send, error: GatewayError, limits: HttpLimits, headers: Sequence[Header] = ()) -> None:
-    """Send an error in OpenAI's shape."""
-    await respond_json(
-        send, error.body(), status=status_of(error, limits), headers=[*error_headers(error), *headers]
-    )
-
-
 class HangUp:
     """Cancels the work on a request when its client hangs up, and remembers that it was so.
 
-    ASGI tells of a hang-up only to whoever asks, so this asks in a task of its own while an answer is awaited.
+    ASGI tells of a hang-up only to whoever asks, so this asks in a task of its own, once the answer has kept its client waiting for a
+    while: most have come by then, and need no task.
     """
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._watch: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None
         self.happened = False
 
     async def __aenter__(self) -> HangUp:
+        loop = asyncio.get_running_loop()
         worker = asyncio.current_task()
-        self._watch = asyncio.get_running_loop().create_task(self._wait(worker))
+
+        def watch() -> None:
+            self._watch = loop.create_task(self._wait(worker))
+
+        self._watch = loop.call_later(UNWATCHED, watch)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:

@@ -9,7 +9,7 @@ from headgate.model.errors import InvalidRequest, UnknownModel
 from headgate.model.money import to_usd
 from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
-from headgate.server.edge import HangUp, HttpLimits, Receive, Scope, Send, decode_json, read_body, respond_json
+from headgate.server.edge import HangUp, HttpLimits, Receive, Scope, Sender, decode_json, read_body
 from headgate.server.wishes import read_wishes
 
 MOST_INPUTS = 2_048
@@ -22,7 +22,7 @@ class EmbeddingsDoor:
         self._gateway = gateway
         self._limits = limits
 
-    async def embeddings(self, caller: Principal, scope: Scope, receive: Receive, send: Send) -> None:
+    async def embeddings(self, caller: Principal, scope: Scope, receive: Receive, send: Sender) -> None:
         """Vectors for a text or a list of texts."""
         wishes = read_wishes(scope["headers"])
         body = _checked(decode_json(await read_body(scope, receive, self._limits.body), self._limits))
@@ -36,18 +36,18 @@ class EmbeddingsDoor:
                 (b"x-headgate-deployment", (record.deployment or "").encode("latin-1", "replace")),
                 (b"x-headgate-cost-usd", to_usd(record.cost).encode()),
             ]
-            await respond_json(send, embedded.body, headers=headers)
+            await send.json(embedded.body, headers=headers)
 
-    async def models(self, caller: Principal, send: Send) -> None:
+    async def models(self, caller: Principal, send: Sender) -> None:
         """All public names that this caller may use."""
         listed = [_model(name) for name in self._gateway.routing.models(caller.policy)]
-        await respond_json(send, {"object": "list", "data": listed})
+        await send.json({"object": "list", "data": listed})
 
-    async def model(self, caller: Principal, name: str, send: Send) -> None:
+    async def model(self, caller: Principal, name: str, send: Sender) -> None:
         """One of them. Raises UnknownModel."""
         if name not in self._gateway.routing.models(caller.policy):
             raise UnknownModel(f"There is no model `{name}`, or this key may not use it.", param="model")
-        await respond_json(send, _model(name))
+        await send.json(_model(name))
 
 
 def _model(name: str) -> Json:

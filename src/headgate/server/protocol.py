@@ -1,16 +1,49 @@
-"""uvicorn's HTTP protocol with two manners of ours: bounded headers, and errors in OpenAI's shape even where the request is so
-broken that no application sees it (two Content-Lengths, garbage, an unfinished line)."""
+"""uvicorn's HTTP protocol with three manners of ours: bounded headers; errors in OpenAI's shape even where the request is so broken
+that no application sees it (two Content-Lengths, garbage, an unfinished line); and a whole response in one write.
+
+The last spares each of our twenty headers two regular expressions and a round through ASGI's two messages, a tenth of what a cached
+answer costs. Header values of such a response are checked here for what would end a header.
+"""
 
 from __future__ import annotations
 
 import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headgate.model.errors import InvalidRequest
+from headgate.server.edge import WHOLE, Message
 
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 65_536
+
+
+class Cycle(RequestResponseCycle):
+    """One request and its response, which may come whole."""
+
+    async def send(self, message: Message) -> None:  # type: ignore[override] # one message more than ASGI has
+        """Take an ASGI message, or `WHOLE`: status, headers and body at once."""
+        if message["type"] != WHOLE:
+            return await super().send(message)  # type: ignore[arg-type]
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        self.response_started = self.response_complete = True
+        lines = [STATUS_LINE[message["status"]][:-2]]
+        lines.extend(b"%b: %b" % header for header in self.default_headers)
+        lines.extend(b"%b: %b" % header for header in message["headers"])
+        if not self.keep_alive:
+            lines.append(b"connection: close")
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+            raise RuntimeError("A header holds a line break.")
+        body = b"" if self.scope["method"] == "HEAD" else message["body"]
+        self.transport.write(b"%b\r\n\r\n%b" % (head, body))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -27,6 +60,12 @@ class BoundedHttp(HttpToolsProtocol):
         if self._header_bytes > MOST_HEADER_BYTES or len(self.headers) >= MOST_HEADERS:
             raise httptools.HttpParserError("too many headers")
         super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The request is known: its task has been made but has not run yet, so its response can still learn our manner."""
+        super().on_headers_complete()
+        self.cycle.__class__ = Cycle
+        self.scope["extensions"] = {WHOLE: {}}
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, and close."""

@@ -17,6 +17,7 @@ import uvloop
 
 from headgate.assembly import Engine, open_engine
 from headgate.config import Config
+from headgate.model.ids import Ids
 from headgate.server.admin import management
 from headgate.server.app import App
 from headgate.server.edge import HttpLimits
@@ -61,6 +62,7 @@ def build_app(config: Config, engine: Engine) -> App:
         management=management(engine),
         metrics=engine.metrics.render,
         probe=engine.faults,
+        new_id=Ids(),
     )
 
 
@@ -77,6 +79,7 @@ async def _serve(prepared: Prepared, data: Path, listener: socket.socket, announ
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=GRACE,
