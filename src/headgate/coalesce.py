@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Literal
 
 import msgspec
@@ -87,8 +87,7 @@ class Flight:
         self._tell()
 
     def land(self, completion: Completion) -> None:
-        """The answer is whole and paid for. One that was never published (a cache hit) is turned into events when somebody
-        follows it."""
+        """The answer is whole and paid for."""
         self.completion = completion
         self._tell()
 
@@ -98,27 +97,17 @@ class Flight:
             self.error = error
             self._tell()
 
-    async def changed(self) -> None:
-        """Wait until something new has happened."""
+    def news(self) -> asyncio.Future[None]:
+        """Something to wait for: done when something new has happened."""
         news = asyncio.get_running_loop().create_future()
         self._waiting.append(news)
-        await news
+        return news
 
-    async def follow(self) -> AsyncIterator[Event]:
-        """All events from the first on. Raises the flight's error where the events stop."""
-        position = 0
-        while True:
-            while position < len(self.events):
-                yield self.events[position]
-                position += 1
-            if self.error is not None:
-                raise self.error.with_traceback(None)
-            if self.completion is not None:
-                if position == 0:
-                    self.events.extend(self.completion.events())
-                    continue
-                return
-            await self.changed()
+    def events_from(self, position: int) -> list[Event]:
+        """The events so far, from this one on. An answer that was never published (a cache hit) is turned into events now."""
+        if not self.events and self.completion is not None:
+            self.events.extend(self.completion.events())
+        return self.events[position:]
 
     def join(self) -> None:
         """One reader more."""

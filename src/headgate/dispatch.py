@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 import msgspec
@@ -38,6 +38,9 @@ from headgate.providers.provider import Provider
 from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Plan, Step
+
+
+Publish = Callable[[Event], None]
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,17 +81,56 @@ class Dispatch:
         self.sleep = sleep
         self.chance = chance or random.Random()
 
-    def call(self, plan: Plan, request: ChatRequest, reservation: Reservation, trail: Trail) -> Call:
-        """A call that is ready to be made; read its `events` to make it."""
-        return Call(self, plan, request, reservation, trail)
+    async def send(
+        self, plan: Plan, request: ChatRequest, reservation: Reservation, trail: Trail, publish: Publish
+    ) -> Completion:
+        """Carry out a plan: every event of the answer goes to `publish` as it comes; the whole answer is returned.
+
+        Raises AllFailed or Rejected before the first event, Interrupted after it.
+        """
+        course = _Course(self, plan, reservation, trail)
+        while True:
+            step = course.next_step()
+            tally = Tally(plan.prompt_tokens)
+            try:
+                await self._attempt(course, step, request, tally, publish)
+                return tally.completion(trail.model or "")
+            except UpstreamError as error:
+                if tally.started:
+                    raise Interrupted(f"The answer broke off: {error.message}") from error
+                await course.after(error, step)
+
+    async def _attempt(
+        self, course: _Course, step: Step, request: ChatRequest, tally: Tally, publish: Publish
+    ) -> None:
+        """One try. However it ends, what it cost is charged."""
+        await course.reservation.dispatched()
+        attempt = _Attempt(course, step.deployment)
+        provider = self.providers[step.deployment.provider]
+        try:
+            async with aclosing(
+                provider.send(step.deployment, request, limit=step.limit, timeout=course.remaining())
+            ) as events:
+                async for event in events:
+                    if not tally.started:
+                        attempt.first_token()
+                    tally.add(event)
+                    publish(event)
+        except UpstreamError as error:
+            attempt.failed(error, tally.usage() if tally.started else None)
+            raise
+        except BaseException:
+            attempt.ended("cancelled", tally.usage() if tally.started else attempt.unknown())
+            raise
+        attempt.ended("ok", tally.usage())
 
     async def embed(self, plan: Plan, body: Json, reservation: Reservation, trail: Trail) -> Json:
         """Carry out an embeddings plan. Raises AllFailed or the provider's own refusal."""
         course = _Course(self, plan, reservation, trail)
         while True:
             step = course.next_step()
-            attempt = course.begin(step)
             await reservation.dispatched()
+            attempt = _Attempt(course, step.deployment)
             try:
                 answer = await self.providers[step.deployment.provider].embed(
                     step.deployment, body, timeout=course.remaining()
@@ -101,66 +143,6 @@ class Dispatch:
                 likely = Usage(prompt_tokens=plan.prompt_tokens, estimated=True)
                 attempt.ended("ok", Usage(prompt_tokens=used) if isinstance(used, int) else likely)
                 return answer
-
-
-class Call:
-    """One call under way: its events, and at their end its completion."""
-
-    def __init__(
-        self, dispatch: Dispatch, plan: Plan, request: ChatRequest, reservation: Reservation, trail: Trail
-    ) -> None:
-        self._dispatch = dispatch
-        self._request = request
-        self._reservation = reservation
-        self._trail = trail
-        self._prompt_tokens = plan.prompt_tokens
-        self._course = _Course(dispatch, plan, reservation, trail)
-        self._tally = Tally(plan.prompt_tokens)
-
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """The answer's events, the last one `Done`.
-
-        Raises AllFailed or Rejected before the first delta, Interrupted after it.
-        """
-        while True:
-            step = self._course.next_step()
-            try:
-                async with aclosing(self._attempt(step)) as events:
-                    async for event in events:
-                        yield event
-                return
-            except UpstreamError as error:
-                if self._tally.started:
-                    raise Interrupted(f"The answer broke off: {error.message}") from error
-                await self._course.after(error, step)
-
-    async def _attempt(self, step: Step) -> AsyncGenerator[Event, None]:
-        """One try. However it ends, what it cost is charged."""
-        tally = self._tally = Tally(self._prompt_tokens)
-        await self._reservation.dispatched()
-        attempt = self._course.begin(step)
-        provider = self._dispatch.providers[step.deployment.provider]
-        events = provider.send(
-            step.deployment, self._request, limit=step.limit, timeout=self._course.remaining()
-        )
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    if not tally.started:
-                        attempt.first_token()
-                    tally.add(event)
-                    yield event
-        except UpstreamError as error:
-            attempt.failed(error, tally.usage() if tally.started else None)
-            raise
-        except BaseException:
-            attempt.ended("cancelled", tally.usage() if tally.started else attempt.unknown())
-            raise
-        attempt.ended("ok", tally.usage())
-
-    def completion(self) -> Completion:
-        """The whole answer, once the events are at their end."""
-        return self._tally.completion(self._trail.model or "")
 
 
 class _Course:
@@ -204,10 +186,6 @@ class _Course:
                     self._steps.append(step)
                     return step
         raise AllFailed(tuple(self._failures), retry_after=self._retry_after or 1.0)
-
-    def begin(self, step: Step) -> _Attempt:
-        """Note an attempt at `step`."""
-        return _Attempt(self, step.deployment)
 
     async def after(self, error: UpstreamError, step: Step) -> None:
         """Choose between waiting for the same deployment, going to the next, and giving up (raises `error`)."""

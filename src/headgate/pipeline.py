@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
@@ -92,7 +91,7 @@ class Gateway:
             ticket = msgspec.structs.replace(ticket, route=self.routing.check(caller.policy, request.model))
             permit = await self.limits.admit(caller)
         except GatewayError as error:
-            self.telemetry.record(refusal(ticket, error))
+            self.telemetry.record(refusal(ticket, error, Trail(), duration=self._clock() - ticket.started))
             raise
         try:
             return self._joined(ticket, permit, request)
@@ -147,11 +146,7 @@ class Gateway:
         plan = self.routing.plan(decision, caller.policy, request, likely=size.likely, most=size.most)
         trail.route_reason, trail.route_confidence = plan.reason, plan.confidence
         async with self.budget.reserve(flight.id, caller, wishes, route=ticket.route, ceiling=plan.ceiling) as reservation:
-            call = self.dispatch.call(plan, request, reservation, trail)
-            async with aclosing(call.events()) as events:
-                async for event in events:
-                    flight.publish(event)
-        completion = call.completion()
+            completion = await self.dispatch.send(plan, request, reservation, trail, flight.publish)
         trail.worth = trail.cost
         trail.entry = flight.id if key is not None else None
         flight.land(completion)
@@ -176,9 +171,11 @@ class Gateway:
             finally:
                 permit.release()
         except GatewayError as error:
-            self.telemetry.record(refusal(ticket, error, trail))
+            self.telemetry.record(refusal(ticket, error, trail, duration=self._clock() - ticket.started))
             raise
-        record = finished(ticket, trail, duration=self._clock() - ticket.started)
+        record = finished(
+            ticket, trail, duration=self._clock() - ticket.started, source="live", cost=trail.cost
+        )
         self.telemetry.record(record)
         return Embedded(body=answer, record=record)
 

@@ -108,17 +108,20 @@ class Reply:
         caller's own time is over."""
         if self._first is not None:
             return
-        try:
-            await self._first_event()
-        except GatewayError as error:
-            self._error = error
-            raise
+        if not self._flight.begun:
+            try:
+                await self._first_event()
+            except GatewayError as error:
+                self._error = error
+                raise
         self._first = self._clock() - self.ticket.started
 
     async def _first_event(self) -> None:
         flight = self._flight
         patience = self._patience if self._again is not None and self.ticket.stream else None
-        heard = await self._wait(lambda: flight.begun or flight.ended, patience)
+        heard = True
+        while heard and not (flight.begun or flight.ended):
+            heard = await self._news(patience)
         error = None if flight.begun else flight.error
         again, self._again = self._again, None
         if again is not None and (not heard or (error is not None and error.retryable)):
@@ -128,20 +131,20 @@ class Reply:
         elif error is not None:
             raise error.with_traceback(None)
 
-    async def _wait(self, until: Callable[[], bool], patience: float | None = None) -> bool:
-        """Wait until the flight has come so far; False when `patience` seconds pass before. Raises UpstreamTimeout."""
-        if until():
-            return True
+    async def _news(self, patience: float | None = None) -> bool:
+        """Wait until something happens to the flight; False when `patience` seconds pass before. Raises UpstreamTimeout."""
         left = self._time_left()
-        bound = left if patience is None or (left is not None and left < patience) else patience
+        if left is None and patience is None:
+            await self._flight.news()
+            return True
+        impatient = patience is not None and (left is None or patience < left)
         try:
-            async with asyncio.timeout(bound):
-                while not until():
-                    await self._flight.changed()
+            async with asyncio.timeout(patience if impatient else left):
+                await self._flight.news()
         except TimeoutError:
-            if bound is left:
-                raise self._too_late() from None
-            return False
+            if impatient:
+                return False
+            raise self._too_late() from None
         return True
 
     def _time_left(self) -> float | None:
@@ -155,13 +158,17 @@ class Reply:
     async def events(self) -> AsyncGenerator[Event, None]:
         """All events, from the first on. Raises Interrupted where the answer broke off."""
         await self.opened()
+        flight, position = self._flight, 0
         try:
-            async with asyncio.timeout(self._time_left()):
-                async for event in self._flight.follow():
+            while True:
+                for event in flight.events_from(position):
+                    position += 1
                     yield event
-        except TimeoutError:
-            self._error = self._too_late()
-            raise self._error from None
+                if flight.error is not None:
+                    raise flight.error.with_traceback(None)
+                if flight.completion is not None:
+                    break
+                await self._news()
         except GatewayError as error:
             self._error = error
             raise
@@ -172,7 +179,8 @@ class Reply:
         await self.opened()
         flight = self._flight
         try:
-            await self._wait(lambda: flight.ended)
+            while not flight.ended:
+                await self._news()
             if flight.completion is None:
                 raise (flight.error or Internal("The flight has no answer.")).with_traceback(None)
         except GatewayError as error:
@@ -200,20 +208,19 @@ class Reply:
 
     def record(self) -> CallRecord:
         """What is known of this call now."""
-        completion = self._flight.completion
-        record = finished(
+        completion, trail = self._flight.completion, self.trail
+        if not self._leads:
+            trail = msgspec.structs.replace(trail, attempts=[], lookup=None)
+        return finished(
             self.ticket,
-            self.trail if self._leads else msgspec.structs.replace(self.trail, attempts=[], lookup=None),
+            trail,
             duration=self._clock() - self.ticket.started,
-        )
-        return msgspec.structs.replace(
-            record,
             status=self._status(),
             error=None if self._error is None else self._error.code or self._error.type,
             source=self.source if self._flight.begun else "none",
-            usage=completion.usage if completion is not None else record.usage,
+            usage=None if completion is None else completion.usage,
             cost=self.cost,
-            saved=self.saved if completion is not None else 0,
+            saved=0 if completion is None else self.saved,
             first_token=self._first,
             overhead=self.overhead(),
         )
@@ -224,11 +231,25 @@ class Reply:
         return 200 if self._read_to_end else CLIENT_LEFT
 
 
-def finished(ticket: Ticket, trail: Trail, *, duration: float) -> CallRecord:
-    """The record of a call that went well, as far as ticket and trail tell."""
-    used = Usage()
-    for attempt in trail.attempts:
-        used = used.plus(attempt.usage)
+def finished(
+    ticket: Ticket,
+    trail: Trail,
+    *,
+    duration: float,
+    source: Source,
+    cost: int,
+    usage: Usage | None = None,
+    status: int = 200,
+    error: str | None = None,
+    saved: int = 0,
+    first_token: float | None = None,
+    overhead: float = 0.0,
+) -> CallRecord:
+    """The record of a call, from what ticket and trail tell; without a `usage` it is what the attempts used."""
+    if usage is None:
+        usage = Usage()
+        for attempt in trail.attempts:
+            usage = usage.plus(attempt.usage)
     return CallRecord(
         id=ticket.id,
         at=ticket.at,
@@ -237,9 +258,10 @@ def finished(ticket: Ticket, trail: Trail, *, duration: float) -> CallRecord:
         feature=ticket.wishes.feature,
         key=ticket.caller.key,
         route=ticket.route,
-        status=200,
+        status=status,
+        error=error,
         stream=ticket.stream,
-        source=trail.source,
+        source=source,
         cache=trail.cache,
         cache_reason=trail.cache_reason,
         confidence=trail.confidence,
@@ -248,14 +270,19 @@ def finished(ticket: Ticket, trail: Trail, *, duration: float) -> CallRecord:
         route_reason=trail.route_reason,
         route_confidence=trail.route_confidence,
         attempts=tuple(trail.attempts),
-        usage=used,
-        cost=trail.cost,
+        usage=usage,
+        cost=cost,
+        saved=saved,
         duration=duration,
+        first_token=first_token,
+        overhead=overhead,
         lookup=trail.lookup,
     )
 
 
-def refusal(ticket: Ticket, error: GatewayError, trail: Trail | None = None) -> CallRecord:
+def refusal(ticket: Ticket, error: GatewayError, trail: Trail, *, duration: float) -> CallRecord:
     """The record of a call that ended before there was anything to read."""
-    record = finished(ticket, trail or Trail(), duration=0.0)
-    return msgspec.structs.replace(record, status=error.status, error=error.code or error.type, source="none")
+    code = error.code or error.type
+    return finished(
+        ticket, trail, duration=duration, source="none", cost=trail.cost, status=error.status, error=code
+    )

@@ -22,7 +22,7 @@ import msgspec
 
 from headgate.model.money import Usage
 from headgate.model.record import CallRecord
-from headgate.model.tenancy import WINDOWS, Principal, Window, Wishes
+from headgate.model.tenancy import WINDOWS, Caps, Principal, Window, Wishes
 
 _SHAPES = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m", "total": ""}
 
@@ -179,7 +179,8 @@ class Budget:
         self.ledger = ledger
         self._lease = lease
         self._now = now
-        self._scopes_of_hour: tuple[int, tuple[str, ...]] = (-1, ())
+        self._hour = -1
+        self._scopes_known: dict[tuple[str, Caps], tuple[Scope, ...]] = {}
 
     def reserve(self, id: str, caller: Principal, wishes: Wishes, *, route: str, ceiling: int) -> Reservation:
         """A bracket that holds `ceiling` nano-USD while it is open. Entering raises BudgetExceeded."""
@@ -212,17 +213,17 @@ class Budget:
 
     def _scopes(self, caller: Principal) -> tuple[Scope, ...]:
         """All windows are counted, capped or not: a cap set later in the window then knows what was spent."""
-        account, caps = account_of(caller.tenant), caller.policy.caps
-        ids = self._window_ids()
-        capped = (caps.hour, caps.day, caps.month, caps.total)
-        return tuple(Scope(account, window, cap) for window, cap in zip(ids, capped, strict=True))
-
-    def _window_ids(self) -> tuple[str, ...]:
         at = self._now()
         hour = int(at // 3600)
-        if hour != self._scopes_of_hour[0]:
-            self._scopes_of_hour = hour, tuple(window_id(window, at) for window in WINDOWS)
-        return self._scopes_of_hour[1]
+        if hour != self._hour:
+            self._hour, self._scopes_known = hour, {}
+        place = caller.tenant, caller.policy.caps
+        scopes = self._scopes_known.get(place)
+        if scopes is None:
+            account, caps = account_of(caller.tenant), caller.policy.caps
+            scopes = tuple(Scope(account, window_id(window, at), getattr(caps, window)) for window in WINDOWS)
+            self._scopes_known[place] = scopes
+        return scopes
 
 
 class Reservation:

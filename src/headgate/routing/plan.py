@@ -57,12 +57,11 @@ def steps(
     """
     able = _able(tuple(candidates), request)
     affordable = _priced(able, caps)
-    fitting = [
-        (shunned(one.name), short, Step(one, limit))
-        for one in affordable
-        for limit, short in (_room(one, request, likely, most),)
-        if limit > 0
-    ]
+    fitting = []
+    for one in affordable:
+        limit, short = _room(one, request, likely, most)
+        if limit > 0:
+            fitting.append((shunned(one.name), short, Step(one, limit)))
     if not fitting:
         raise _too_long(affordable, request, likely)
     fitting.sort(key=lambda entry: entry[:2])

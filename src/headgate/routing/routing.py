@@ -20,6 +20,8 @@ from headgate.routing.features import features, has_image
 from headgate.routing.plan import ceiling, embedding_step, offered, steps
 from headgate.routing.route import Decision, Plan, Route, Step, Task, Tier
 
+MOST_REMEMBERED = 10_000
+
 UNTIERED = Decision("chat", "medium", 1.0, "untiered")
 
 __all__ = ["Decision", "Plan", "Route", "Routing", "Step", "Task", "Tier"]
@@ -42,6 +44,7 @@ class Routing:
         """
         self.breakers = breakers
         self._catalogue = Catalogue(deployments, routes, fallbacks or {})
+        self._remembered: dict[tuple[object, ...], tuple[Deployment, ...]] = {}
 
     def check(self, policy: Policy, model: str) -> str:
         """The canonical name of what was asked for. Raises UnknownModel, listing what exists, or ModelNotAllowed."""
@@ -75,8 +78,7 @@ class Routing:
         """
         name = self._catalogue.canonical(policy, request.model)
         route = self._route(name)
-        chosen = self._catalogue.pinned(policy, name) if route is None else offered(route, decision, policy)
-        candidates = [self._catalogue.deployments[one] for one in chosen]
+        candidates = self._candidates(name, route, decision, policy)
         planned = steps(candidates, request, policy.caps, likely=likely, most=most, shunned=self.breakers.rank)
         return Plan(
             route=name,
@@ -104,6 +106,19 @@ class Routing:
             confidence=1.0,
             prompt_tokens=likely,
         )
+
+    def _candidates(
+        self, name: str, route: Route | None, decision: Decision, policy: Policy
+    ) -> tuple[Deployment, ...]:
+        """All deployments that may answer, best first; remembered, for few combinations come again and again."""
+        place = name, decision.tier, decision.task, policy.tier, policy.prefer, policy.allowed_models
+        found = self._remembered.get(place)
+        if found is None:
+            names = self._catalogue.pinned(policy, name) if route is None else offered(route, decision, policy)
+            found = tuple(self._catalogue.deployments[one] for one in names)
+            if len(self._remembered) < MOST_REMEMBERED:
+                self._remembered[place] = found
+        return found
 
     def health(self) -> dict[str, dict[str, Any]]:
         """Each deployment's breaker: its `state`, seconds of `cooling`, and failures in its window."""
