@@ -39,7 +39,6 @@ from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Plan, Step
 
-
 Publish = Callable[[Event], None]
 
 
@@ -100,9 +99,7 @@ class Dispatch:
                     raise Interrupted(f"The answer broke off: {error.message}") from error
                 await course.after(error, step)
 
-    async def _attempt(
-        self, course: _Course, step: Step, request: ChatRequest, tally: Tally, publish: Publish
-    ) -> None:
+    async def _attempt(self, course: _Course, step: Step, request: ChatRequest, tally: Tally, publish: Publish) -> None:
         """One try. However it ends, what it cost is charged."""
         await course.reservation.dispatched()
         attempt = _Attempt(course, step.deployment)
@@ -242,9 +239,9 @@ class _Attempt:
         return Usage(prompt_tokens=self._course.plan.prompt_tokens, estimated=True)
 
     def failed(self, error: UpstreamError, usage: Usage | None = None) -> None:
-        """The attempt broke. Without a part of an answer it cost nothing, unless it simply fell silent."""
+        """The attempt broke. Without a part of an answer it cost nothing, unless it fell silent or broke off once it was sent."""
         if usage is None:
-            usage = self.unknown() if isinstance(error, UpstreamTimeout) else Usage()
+            usage = self.unknown() if error.sent else Usage()
         breakers = self._course.dispatch.breakers
         breakers.observe(self._deployment.name, failed=error.blames, retry_after=error.retry_after)
         self._note(_outcome(error), usage)
@@ -277,5 +274,3 @@ class _Attempt:
 
 def _outcome(error: GatewayError) -> str:
     return error.code or error.type
-
-

@@ -26,12 +26,14 @@ from headgate.model.errors import GatewayError, NotCached
 from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
+from headgate.repeats import Repeats
 from headgate.reply import Reply, Ticket, finished, refusal
 from headgate.routing.routing import Routing
 from headgate.telemetry.telemetry import Telemetry
 
-
 log = logging.getLogger(__name__)
+
+Again = Callable[[], tuple[Flight, bool]]
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,7 @@ class Gateway:
         budget: Budget,
         dispatch: Dispatch,
         telemetry: Telemetry,
+        repeats: Repeats | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
@@ -74,6 +77,7 @@ class Gateway:
         self.budget = budget
         self.dispatch = dispatch
         self.telemetry = telemetry
+        self.repeats = repeats or Repeats()
         self._now = now
         self._clock = clock
         self._new_id = new_id or Ids()
@@ -102,23 +106,37 @@ class Gateway:
     def _joined(self, ticket: Ticket, permit: Permit, request: ChatRequest) -> Reply:
         """What is at hand, or a flight. No await: nobody can come between the look and the join."""
         caller, wishes = ticket.caller, ticket.wishes
+        exact = fingerprint(Namespace(caller.tenant, wishes.namespace), request)
+        if wishes.idempotency_key is not None:
+            first = self.repeats.find(caller.tenant, wishes.idempotency_key, exact.digest)
+            if first is not None:
+                return self._reply(ticket, first, permit)
         bypass = "no-store" if wishes.cache == "no-store" else bypass_reason(request)
-        key = None if bypass else fingerprint(Namespace(caller.tenant, wishes.namespace), request)
+        key = None if bypass else exact
         hit = self.cache.peek(key) if key is not None and wishes.cache != "no-cache" else None
         if hit is not None:
             completion = hit.entry.completion
             flight = Flight.landed_already(ticket.id, completion, _found(Trail(), hit, completion))
-            return self._reply(ticket, flight, permit, leads=False)
-        shared = self._shared(ticket, key)
+            return self._reply(ticket, flight, permit)
+        flight, leads, again = self._flown(ticket, key, bypass, request)
+        if wishes.idempotency_key is not None:
+            self.repeats.keep(caller.tenant, wishes.idempotency_key, exact.digest, flight)
+        return self._reply(ticket, flight, permit, leads=leads, again=again)
+
+    def _flown(
+        self, ticket: Ticket, key: Key | None, bypass: str | None, request: ChatRequest
+    ) -> tuple[Flight, bool, Again | None]:
+        """The flight to read, joined or started; whether this caller leads it; and how a follower starts over."""
+        shared, abandoned = self._shared(ticket, key), ticket.caller.policy.abandoned
 
         def fly(flight: Flight) -> Coroutine[None, None, None]:
             return self._fly(flight, ticket, key, bypass, request)
 
         def again() -> tuple[Flight, bool]:
-            return self.flights.join((shared, "again"), self._new_id(), caller.policy.abandoned, fly)
+            return self.flights.join((shared, "again"), self._new_id(), abandoned, fly)
 
-        flight, leads = self.flights.join(shared, ticket.id, caller.policy.abandoned, fly)
-        return self._reply(ticket, flight, permit, leads=leads, again=None if leads else again)
+        flight, leads = self.flights.join(shared, ticket.id, abandoned, fly)
+        return flight, leads, None if leads else again
 
     async def _fly(
         self, flight: Flight, ticket: Ticket, key: Key | None, bypass: str | None, request: ChatRequest
@@ -145,7 +163,9 @@ class Gateway:
         size = measure(request)
         plan = self.routing.plan(decision, caller.policy, request, likely=size.likely, most=size.most)
         trail.route_reason, trail.route_confidence = plan.reason, plan.confidence
-        async with self.budget.reserve(flight.id, caller, wishes, route=ticket.route, ceiling=plan.ceiling) as reservation:
+        async with self.budget.reserve(
+            flight.id, caller, wishes, route=ticket.route, ceiling=plan.ceiling
+        ) as reservation:
             completion = await self.dispatch.send(plan, request, reservation, trail, flight.publish)
         trail.worth = trail.cost
         trail.entry = flight.id if key is not None else None
@@ -173,9 +193,7 @@ class Gateway:
         except GatewayError as error:
             self.telemetry.record(refusal(ticket, error, trail, duration=self._clock() - ticket.started))
             raise
-        record = finished(
-            ticket, trail, duration=self._clock() - ticket.started, source="live", cost=trail.cost
-        )
+        record = finished(ticket, trail, duration=self._clock() - ticket.started, source="live", cost=trail.cost)
         self.telemetry.record(record)
         return Embedded(body=answer, record=record)
 
@@ -205,9 +223,10 @@ class Gateway:
         flight: Flight,
         permit: Permit,
         *,
-        leads: bool,
-        again: Callable[[], tuple[Flight, bool]] | None = None,
+        leads: bool = False,
+        again: Again | None = None,
     ) -> Reply:
+        """What this caller reads. Who neither leads nor follows found its flight elsewhere and has yet to join it."""
         if not leads and again is None:
             flight.join()
         return Reply(

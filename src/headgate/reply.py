@@ -283,6 +283,4 @@ def finished(
 def refusal(ticket: Ticket, error: GatewayError, trail: Trail, *, duration: float) -> CallRecord:
     """The record of a call that ended before there was anything to read."""
     code = error.code or error.type
-    return finished(
-        ticket, trail, duration=duration, source="none", cost=trail.cost, status=error.status, error=code
-    )
+    return finished(ticket, trail, duration=duration, source="none", cost=trail.cost, status=error.status, error=code)

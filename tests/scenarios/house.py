@@ -59,6 +59,7 @@ class House:
         embedder: Any = None,
         now: Callable[[], float] = lambda: 1_000_000.0,
         patience: Patience | None = None,
+        follower_patience: float = 5.0,
     ) -> None:
         self.provider = ScriptedProvider()
         self.providers = dict(providers or {"one": self.provider})
@@ -92,6 +93,7 @@ class House:
             telemetry=Telemetry([self.notes]),
             now=now,
             new_id=lambda: f"id-{next(ids)}",
+            patience=follower_patience,
             grace=1.0,
         )
 

@@ -10,7 +10,7 @@ import pytest
 from headgate.cache.cache import Entry
 from headgate.cache.memory import MemoryStore
 from headgate.model.chat import Completion, Delta, Event
-from headgate.model.errors import GatewayError, NotCached, Overloaded, UpstreamTimeout
+from headgate.model.errors import Conflict, GatewayError, NotCached, Overloaded, Rejected, UpstreamTimeout
 from headgate.model.tenancy import Key, Principal, Wishes
 from headgate.providers.scripted import ScriptedProvider, answer
 from headgate.reply import Reply
@@ -20,7 +20,9 @@ ONE_CALL = 10 * 1_000 + 1 * 2_000
 """Nano-USD of ten prompt tokens and one completion token."""
 
 
-async def completion_of(house: House, who: Principal = CALLER, wishes: Wishes | None = None, **more: object) -> tuple[str, Reply]:
+async def completion_of(
+    house: House, who: Principal = CALLER, wishes: Wishes | None = None, **more: object
+) -> tuple[str, Reply]:
     async with await house.gateway.chat(who, ask(**more), wishes) as reply:  # type: ignore[arg-type]
         completion = await reply.completion()
         return completion.text, reply
@@ -214,6 +216,28 @@ async def test_no_cache_refreshes_what_is_stored() -> None:
     assert (text, reply.source) == ("New.", "exact")
 
 
+async def test_a_repeat_under_the_same_idempotency_key_gets_the_first_answer_and_is_paid_once() -> None:
+    house = House()
+    once = Wishes(cache="no-store", idempotency_key="order-7")
+    text, first = await completion_of(house, wishes=once)
+    again, second = await completion_of(house, wishes=once)
+    assert text == again
+    assert len(house.provider.calls) == 1
+    assert (first.cost, second.cost) == (ONE_CALL, 0)
+    with pytest.raises(Conflict):
+        await completion_of(house, wishes=once, max_tokens=5)
+    await completion_of(house, Principal(tenant="bolt"), once)
+    assert len(house.provider.calls) == 2
+
+
+async def test_a_failed_call_may_be_repeated_under_its_idempotency_key() -> None:
+    house = House({"one": ScriptedProvider([Rejected("no", status=400)], answer("Yes."))})
+    once = Wishes(idempotency_key="order-8")
+    with pytest.raises(Rejected):
+        await completion_of(house, wishes=once)
+    assert (await completion_of(house, wishes=once))[0] == "Yes."
+
+
 async def test_a_caller_whose_time_is_over_gets_a_timeout_and_harms_nobody() -> None:
     gate = asyncio.Event()
     house = House({"one": ScriptedProvider([gate, *answer("Hello.")])})
@@ -267,4 +291,6 @@ async def test_a_hit_is_the_same_completion_with_the_usage_the_provider_gave() -
         async with await house.gateway.chat(CALLER, ask()) as reply:
             answers.append(await reply.completion())
         await house.flown()
-    assert answers[0].reported == answers[1].reported == {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+    assert (
+        answers[0].reported == answers[1].reported == {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+    )

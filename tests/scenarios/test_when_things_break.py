@@ -18,6 +18,7 @@ from headgate.model.errors import (
     Overloaded,
     Rejected,
     Throttled,
+    Unable,
     Unavailable,
     UpstreamTimeout,
 )
@@ -140,13 +141,60 @@ async def test_when_all_fail_the_error_lists_every_attempt() -> None:
 
 
 async def test_an_attempt_that_fell_silent_is_charged_its_prompt_as_an_estimate() -> None:
-    house = House({"one": ScriptedProvider([UpstreamTimeout("silent")]), "two": ScriptedProvider(answer("Hello."))})
+    silence = UpstreamTimeout("silent")
+    silence.sent = True
+    house = House({"one": ScriptedProvider([silence]), "two": ScriptedProvider(answer("Hello."))})
     async with await house.gateway.chat(CALLER, ask()) as reply:
         await reply.completion()
     silent, spoken = reply.trail.attempts
     assert silent.cost > 0
     assert silent.usage.estimated
     assert await house.settled() == silent.cost + spoken.cost
+
+
+async def test_an_attempt_that_never_left_costs_nothing() -> None:
+    house = House(
+        {"one": ScriptedProvider([UpstreamTimeout("no connection")]), "two": ScriptedProvider(answer("Hello."))}
+    )
+    async with await house.gateway.chat(CALLER, ask()) as reply:
+        await reply.completion()
+    assert reply.trail.attempts[0].cost == 0
+    assert await house.settled() == ONE_CALL
+
+
+async def test_what_one_provider_cannot_do_another_is_asked_for() -> None:
+    house = House({"one": ScriptedProvider([Unable("one answer a call")]), "two": ScriptedProvider(answer("Both."))})
+    async with await house.gateway.chat(CALLER, ask()) as reply:
+        assert (await reply.completion()).text == "Both."
+
+
+async def test_followers_of_a_flight_that_failed_start_over_together_once() -> None:
+    gate = asyncio.Event()
+    provider = ScriptedProvider([gate, Unavailable("down")], answer("Back."))
+    house = House({"one": provider}, patience=Patience(retries=0))
+    replies = [await house.gateway.chat(CALLER, ask()) for _ in range(4)]
+    readers = [asyncio.create_task(reply.completion()) for reply in replies]
+    await asyncio.sleep(0)
+    gate.set()
+    leader, *followers = await asyncio.gather(*readers, return_exceptions=True)
+    assert isinstance(leader, AllFailed)
+    assert [getattr(one, "text", one) for one in followers] == ["Back."] * 3
+    assert len(provider.calls) == 2
+    for reply in replies:
+        await reply.close()
+    assert sorted(record.source for record in house.notes.records) == ["coalesced", "coalesced", "live", "none"]
+
+
+async def test_a_follower_of_a_silent_stream_loses_patience_and_starts_over() -> None:
+    never = asyncio.Event()
+    house = House({"one": ScriptedProvider([never], answer("Quick."))}, follower_patience=0.0)
+    leader = await house.gateway.chat(CALLER, ask(stream=True))
+    await asyncio.sleep(0)
+    async with await house.gateway.chat(CALLER, ask(stream=True)) as follower:
+        assert (await follower.completion()).text == "Quick."
+    never.set()
+    await leader.close()
+    await house.flown()
 
 
 async def test_after_repeated_failures_the_breaker_spares_the_deployment() -> None:

@@ -147,7 +147,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _explained(error: msgspec.ValidationError) -> tuple[str, str | None]:
-    """msgspec's message ends in ` - at `$.messages[0].role``: split it into words and a field name."""
+    """The message of msgspec ends in ` - at `$.messages[0].role``: split it into words and a field name."""
     message, _, path = str(error).partition(" - at `$")
     if path:
         return f"{message}.", path.rstrip("`").lstrip(".") or None

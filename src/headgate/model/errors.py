@@ -20,12 +20,15 @@
     ├── Interrupted             502  the answer broke off after its first part was sent
     └── UpstreamError           502  one attempt failed
         ├── Rejected            4xx  the provider refused this request; another deployment would too
+        │   ├── Unable          400  this provider cannot do it; another may
         │   └── UpstreamContextTooLong  400  it does not fit *this* model
         ├── Refused             502  the provider refused our credentials or our account
         ├── Throttled           429  the provider's own rate limit
         ├── Unavailable         502  5xx, connection refused, reset
         ├── UpstreamTimeout     504  connect, first byte, idle or total time ran out
         └── Malformed           502  the answer cannot be read
+
+What callers see of them is in docs/reference/errors.md, which is written from these classes.
 """
 
 from __future__ import annotations
@@ -139,11 +142,15 @@ class UnknownModel(NotFound):
 
 
 class MethodNotAllowed(GatewayError):
-    """The path exists, the method does not."""
+    """The path exists, the method does not; `allow` lists those that do, separated by commas."""
 
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class Conflict(GatewayError):
@@ -163,12 +170,22 @@ class TooLarge(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """Requests a minute, tokens a minute or concurrency; always with `retry_after` seconds."""
+    """Requests a minute, tokens a minute or concurrency; always with `retry_after` seconds.
+
+    `limit` is the requests a minute that are used up (None: something else was), `reset` the seconds until all are there again.
+    """
 
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
     retryable = True
+
+    def __init__(
+        self, message: str, *, retry_after: float, limit: int | None = None, reset: float = 0.0
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.limit = limit
+        self.reset = reset
 
 
 class Internal(GatewayError):
@@ -205,13 +222,15 @@ class UpstreamError(GatewayError):
     """One attempt at one deployment failed.
 
     `fallback` tells dispatch whether another deployment may do better, `retryable` whether the same one may.
-    `blames` tells the breaker whether this says something about the deployment's health.
+    `blames` tells the breaker whether this says something about the deployment's health. `sent` is true when the connection
+    broke or fell silent after the request had gone: then nobody will ever tell what the provider made of it.
     """
 
     status = 502
     code = "upstream_error"
     fallback: ClassVar[bool] = True
     blames: ClassVar[bool] = True
+    sent: bool = False
 
 
 class Rejected(UpstreamError):
@@ -227,6 +246,13 @@ class Rejected(UpstreamError):
         self.status = status
         if code is not None:
             self.code = code
+
+
+class Unable(Rejected):
+    """This provider cannot do what is asked, such as several answers to one call; another may."""
+
+    code = "upstream_unable"
+    fallback = True
 
 
 class UpstreamContextTooLong(Rejected):

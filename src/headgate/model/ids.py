@@ -13,9 +13,7 @@ POOL = 200 * RANDOM_BYTES
 class Ids:
     """Makes ids. Random bytes are drawn from the system many at a time: a call to it costs more than all the rest."""
 
-    def __init__(
-        self, *, now: Callable[[], int] = time.time_ns, random: Callable[[int], bytes] = os.urandom
-    ) -> None:
+    def __init__(self, *, now: Callable[[], int] = time.time_ns, random: Callable[[int], bytes] = os.urandom) -> None:
         """`now` is unix nanoseconds; `random` gives so many random bytes."""
         self._now = now
         self._random = random

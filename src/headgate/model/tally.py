@@ -56,9 +56,7 @@ class Tally:
         if not self.started:
             return Usage(estimated=True)
         seen = sum(_size(choice["message"]) for choice in self._choices.values())
-        return Usage(
-            prompt_tokens=self._prompt_tokens, completion_tokens=-(-seen // BYTES_PER_TOKEN), estimated=True
-        )
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=-(-seen // BYTES_PER_TOKEN), estimated=True)
 
     def completion(self, model: str) -> Completion:
         """The whole answer; `model` names it when the provider did not."""

@@ -92,7 +92,8 @@ class Key(msgspec.Struct, frozen=True, order=True, gc=False):
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller asks of the gateway itself, beside the request: the `x-headgate-*` headers.
 
-    min_confidence and timeout may only make the gateway stricter; ttl is in seconds.
+    min_confidence and timeout may only make the gateway stricter; ttl is in seconds. A repeated `idempotency_key` gets the
+    first call's answer.
     """
 
     cache: Literal["default", "no-cache", "no-store", "only-if-cached", "exact"] = "default"
@@ -104,3 +105,4 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     min_confidence: float = 0.0
     coalesce: Literal["off", "exact", "semantic"] = "semantic"
     timeout: float | None = None
+    idempotency_key: str | None = None

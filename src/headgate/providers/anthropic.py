@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from headgate.model.chat import ChatRequest, Event, Json
 from headgate.model.deployment import Deployment
-from headgate.model.errors import Rejected
+from headgate.model.errors import Unable
 from headgate.providers import anthropic_events
 from headgate.providers.anthropic_request import translate
 from headgate.providers.egress import Lookup, look_up
@@ -69,7 +69,7 @@ class Anthropic:
 
     async def embed(self, deployment: Deployment, body: Json, *, timeout: float) -> Json:  # noqa: ARG002 - as in Provider
         """Raises Rejected: Anthropic has no embeddings."""
-        raise Rejected(f"{self._upstream.name} does not offer embeddings.", status=404, param="model")
+        raise Unable(f"{self._upstream.name} does not offer embeddings.", status=404, param="model")
 
     async def close(self) -> None:
         """See Provider."""

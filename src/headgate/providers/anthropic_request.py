@@ -21,7 +21,7 @@ import msgspec
 
 from headgate.model.chat import ChatRequest, Json
 from headgate.model.deployment import Deployment
-from headgate.model.errors import Rejected
+from headgate.model.errors import Rejected, Unable
 
 ANSWER_TOOL = "json_answer"
 """The tool that stands in for a JSON schema; its input is the answer."""
@@ -48,7 +48,7 @@ class Translation(msgspec.Struct, frozen=True):
 def translate(deployment: Deployment, request: ChatRequest, *, limit: int) -> Translation:
     """The Messages request that asks the same. Raises Rejected when there is none."""
     if request.choices > 1:
-        raise Rejected("This provider gives one answer a call; `n` must be 1.", param="n")
+        raise Unable("This provider gives one answer a call; `n` must be 1.", param="n")
     asked = request.body
     body = {k: v for k, v in asked.items() if k not in _TRANSLATED and k not in _WITHOUT_COUNTERPART}
     if body.get("service_tier") not in _TIERS:
@@ -178,7 +178,7 @@ def _block(part: Json, where: str) -> Json:
     if kind == "refusal":
         return {"type": "text", "text": str(part.get("refusal") or "")}
     if kind == "input_audio":
-        raise Rejected("This provider takes no audio.", param=where)
+        raise Unable("This provider takes no audio.", param=where)
     return part
 
 

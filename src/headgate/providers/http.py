@@ -137,17 +137,18 @@ class Http:
         )
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        connection = None
+        connection, sent = None, False
         try:
             connection = self._take(loop) or await self._connect(loop, timeout)
             connection.send(request, end=end, total=timeout)
+            sent = True
             await connection.head(self.timeouts.first_byte)
             answer = Answer(self, connection)
             if (answer.header("content-encoding") or "identity").lower() != "identity":
                 raise Malformed("sent a compressed answer, which was not asked for")
         except UpstreamError as error:
             self._drop(connection)
-            self.name_it(error)
+            self.name_it(error, sent=sent)
         except BaseException:
             self._drop(connection)
             raise
@@ -164,9 +165,11 @@ class Http:
         while self._kept:
             self._kept.pop().abort()
 
-    def name_it(self, error: UpstreamError) -> NoReturn:
-        """Raise the error again, saying whose it is."""
-        raise type(error)(f"{self.name} {error.message}.") from None
+    def name_it(self, error: UpstreamError, *, sent: bool = True) -> NoReturn:
+        """Raise the error again, saying whose it is, and whether the request had gone when it happened."""
+        named = type(error)(f"{self.name} {error.message}.")
+        named.sent = sent
+        raise named from None
 
     def put_back(self, connection: Connection) -> None:
         """Keep a connection for the next request, or close it when that is not possible."""
