@@ -2,8 +2,15 @@
 # make serve  run it
 # make test   lint, types, import rules, tests
 # make bench  figures, as ratios in one run (needs nginx and wrk)
+# make lock   choose and pin the newest versions that pyproject.toml allows
+#
+# Python 3.11 or newer and make are all that is needed; another Python: make demo PYTHON=python3.13
 PYTHON ?= python3
 BIN := .venv/bin
+CODE := src tests tools benchmarks
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+# The locks name no index: every machine uses its own. Nothing is taken over from the older lock.
+COMPILE := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .PHONY: demo serve test bench lock clean
 demo: .venv/run.stamp
@@ -13,33 +20,35 @@ serve: .venv/run.stamp
 	@$(BIN)/headgate serve
 
 test: .venv/dev.stamp
-	$(BIN)/ruff check src tests tools benchmarks
-	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest
+	$(BIN)/pytest -q --durations=15
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.run
 
-# The locks name no index: pip uses the one of the machine it runs on.
-lock:
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.lock
+lock: .venv/dev.stamp
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 
-.venv/run.stamp: requirements.lock pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	 { echo "Headgate needs Python 3.11 or newer, for example: make demo PYTHON=python3.13"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: requirements.lock pyproject.toml | .venv/bin/python
 	@echo "installing (once) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps -e .
 	@touch $@
 
-.venv/dev.stamp: requirements-dev.lock pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+.venv/dev.stamp: requirements-dev.lock pyproject.toml | .venv/bin/python
 	@echo "installing (once) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@$(INSTALL) --no-build-isolation --no-deps -e .
 	@touch $@ .venv/run.stamp
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -54,13 +54,15 @@ def fitted(seen: Numbers, target: Numbers) -> Numbers:
         chance = 1 / (1 + np.exp(-table @ weights))
         slope = table.T @ (chance - target) + ridge @ weights
         weights -= np.linalg.solve((table * (chance * (1 - chance))[:, None]).T @ table + ridge, slope)
-    return weights[:-1]
+    found: Numbers = weights[:-1]
+    return found
 
 
 def curve(order: Numbers, cheap: Numbers, rich: Numbers) -> Numbers:
     """Quality after sending the first 0, 1, ... questions of the order to the rich model."""
     gain = (rich - cheap)[np.argsort(-order, kind="stable")]
-    return (cheap.sum() + np.concatenate([[0.0], np.cumsum(gain)])) / len(cheap)
+    quality: Numbers = (cheap.sum() + np.concatenate([[0.0], np.cumsum(gain)])) / len(cheap)
+    return quality
 
 
 def line(name: str, order: Numbers, cheap: Numbers, rich: Numbers, shares: tuple[float, ...]) -> str:

@@ -1,15 +1,16 @@
-"""Write docs/reference/config.md from the configuration's schema and docs/reference/cli.md from the commands themselves.
+"""Write docs/reference: config.md from the configuration's schema, cli.md from the commands, errors.md from the error classes and
+metrics.md from what a scrape shows.
 
     python tools/generate_reference.py
 
-A test fails when either is older than what it describes.
+A test fails when one of them is older than what it describes.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ import click
 
 from headgate.cli.main import main as headgate
 from headgate.config import Config
+from headgate.model.errors import GatewayError, Rejected
+from headgate.model.money import NANO_PER_USD, Usage
+from headgate.model.record import Attempt, CallRecord
+from headgate.telemetry.metrics import PrometheusSink
+from headgate.telemetry.series import GAUGES
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 WRITTEN = "<!-- Written by tools/generate_reference.py; change the source, not this page. -->"
@@ -56,6 +62,48 @@ or a configuration that cannot be used.
 Commands on tenants, keys, budgets and usage work on the data directory itself, also while a server runs on it; the server sees
 changes within two seconds.
 """
+
+
+ERRORS_INTRO = f"""# Errors
+
+{WRITTEN}
+
+Every error has OpenAI's shape, `{{"error": {{"message", "type", "param", "code"}}}}`, under the status of this table; inside a stream that
+has begun it is an event, and no `[DONE]` follows. Each class is in `src/headgate/model/errors.py`.
+
+*Again* says whether the same call may succeed later. Errors with 429 or 503 carry `Retry-After`; where a client's SDK would guess
+wrong, `x-should-retry` tells it.
+
+| error | status | code | type | again | when |
+|---|---|---|---|---|---|"""
+
+METRICS_INTRO = f"""# Metrics
+
+{WRITTEN}
+
+`GET /metrics` shows these in Prometheus' text format. No label holds a user, a prompt or a name that callers can invent: a route or
+deployment that does not exist, and what is beyond the first 1,000 tenants, 200 models or 200 reasons, is counted as `other`.
+Attempts, tokens and cost are counted once for each provider call, however many callers shared it.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|"""
+
+SEEN = CallRecord(
+    id="", at=0, tenant="t", route="r", status=200, source="live", cache="miss", deployment="d", route_reason="plain", saved=1,
+    attempts=(
+        Attempt(deployment="e", outcome="upstream_timeout", seconds=0),
+        Attempt(deployment="d", outcome="ok", seconds=0, first_token=0),
+    ),
+    usage=Usage(prompt_tokens=1), cost=NANO_PER_USD, lookup=0,
+)  # fmt: skip
+"""A call that is counted by every metric, so that each one shows its labels."""
+
+
+GAUGE_LABELS = {
+    "headgate_breaker_state": ("deployment",),
+    "headgate_budget_used_ratio": ("tenant", "window"),
+}
+"""Gauges get their labels from assembly, when a server starts."""
 
 
 def config_reference() -> str:
@@ -103,7 +151,7 @@ def _section(field: dict[str, Any], defs: dict[str, Any]) -> tuple[dict[str, Any
 def _value(field: dict[str, Any]) -> str:
     """What may be written, in a few words."""
     if "anyOf" in field or "oneOf" in field:
-        members = field.get("anyOf", field.get("oneOf"))
+        members = field["anyOf" if "anyOf" in field else "oneOf"]
         return " or ".join(_value(each) for each in members if each.get("type") != "null" and "$ref" not in each)
     if "enum" in field or "const" in field:
         return ", ".join(f"`{choice}`" for choice in field.get("enum", [field.get("const")]))
@@ -191,11 +239,59 @@ def _told(command: click.Command) -> tuple[str, str]:
     return "\n\n".join(prose), "\n\n".join(kept)
 
 
+def error_reference() -> str:
+    """The page on the errors."""
+    return "\n".join([ERRORS_INTRO, *map(_error_row, _classes(GatewayError)), ""])
+
+
+def _classes(root: type[GatewayError]) -> Iterator[type[GatewayError]]:
+    """All classes below this one, each before those derived from it."""
+    for each in root.__subclasses__():
+        yield each
+        yield from _classes(each)
+
+
+def _error_row(error: type[GatewayError]) -> str:
+    # The first paragraph is for callers, and one that begins with the code; the others are for those who raise it.
+    first, *more = inspect.cleandoc(error.__doc__ or "").split("\n\n")
+    meaning = _cell(" ".join(" ".join([first, *(text for text in more if text.startswith(f"`{error.code}`"))]).split()))
+    status = "the provider's" if error is Rejected else str(error.status)
+    code = f"`{error.code}`" if error.code else ""
+    return (
+        f"| {error.__name__} | {status} | {code} | `{error.type}` | {'yes' if error.retryable else 'no'} | {meaning} |"
+    )
+
+
+def metric_reference() -> str:
+    """The page on the metrics."""
+    sink = PrometheusSink(routes=["r"], deployments=["d", "e"])
+    sink.record(SEEN)
+    rows = []
+    for family in sink.registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label: None for sample in family.samples for label in sample.labels if label != "le"}
+        rows.append(_metric_row(name, family.type, labels, family.documentation))
+    rows += [_metric_row(name, "gauge", GAUGE_LABELS.get(name, ()), text) for name, text in GAUGES.items()]
+    return "\n".join([METRICS_INTRO, *sorted(rows), ""])
+
+
+def _metric_row(name: str, kind: str, labels: Iterable[str], meaning: str) -> str:
+    return f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {_cell(meaning)} |"
+
+
+PAGES = {
+    "config.md": config_reference,
+    "cli.md": cli_reference,
+    "errors.md": error_reference,
+    "metrics.md": metric_reference,
+}
+
+
 def main() -> None:
-    """Write both pages."""
+    """Write all pages."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in (("config.md", config_reference()), ("cli.md", cli_reference())):
-        (FOLDER / name).write_text(text, encoding="utf-8")
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

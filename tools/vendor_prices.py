@@ -15,6 +15,10 @@ import json
 import sys
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+"""A JSON object, theirs or ours."""
 
 TARGET = Path(__file__).parents[1] / "src/headgate/budget/price_table.json"
 FIELDS = {
@@ -27,7 +31,7 @@ FIELDS = {
 }
 
 
-def at_size(value, start):
+def at_size(value: Row | str | int | Decimal, start: int) -> Decimal:
     """A price for prompts of more than `start` tokens (0: the plain one)."""
     if not isinstance(value, dict):
         return Decimal(value)
@@ -35,7 +39,7 @@ def at_size(value, start):
     return Decimal(reached[-1] if reached else value["base"])
 
 
-def rates(prices, start):
+def rates(prices: Row, start: int) -> dict[str, str]:
     """Our fields of one genai-prices object, as decimal strings."""
     found = {}
     for field, sources in FIELDS.items():
@@ -45,12 +49,12 @@ def rates(prices, start):
     return {"output": "0", **found}
 
 
-def reduce_prices(prices):
+def reduce_prices(prices: Row) -> Row | None:
     """One dated price, or None when prompts are not priced by the token."""
     if "input_mtok" not in prices:
         return None
     starts = sorted({t["start"] for v in prices.values() if isinstance(v, dict) for t in v["tiers"]})
-    row = rates(prices, 0)
+    row: Row = rates(prices, 0)
     if "requests_kcount" in prices:
         row["call"] = f"{Decimal(prices['requests_kcount']) / 1000:f}"
     if starts:
@@ -58,11 +62,11 @@ def reduce_prices(prices):
     return row
 
 
-def dated(prices):
+def dated(prices: Row | list[Row]) -> list[Row]:
     """All dated prices of a model, in order, dearest of the day first merged into one."""
     if isinstance(prices, dict):
         return [row] if (row := reduce_prices(prices)) else []
-    rows = []
+    rows: list[Row] = []
     for entry in prices:
         row, constraint = reduce_prices(entry["prices"]), entry.get("constraint", {})
         if row is None:
@@ -74,7 +78,7 @@ def dated(prices):
     return rows
 
 
-def exact_names(match):
+def exact_names(match: Row) -> tuple[list[str], list[Row]]:
     """Names that a rule takes literally, and the rest of the rule."""
     if "equals" in match:
         return [match["equals"]], []
@@ -84,13 +88,13 @@ def exact_names(match):
     return [], [match]
 
 
-def reduce_model(model):
+def reduce_model(model: Row) -> Row | None:
     """One row of the table, or None for what is not priced by tokens."""
-    prices = [{"input": "0", "output": "0"}] if model["id"].endswith(":free") else dated(model["prices"])
+    prices: list[Row] = [{"input": "0", "output": "0"}] if model["id"].endswith(":free") else dated(model["prices"])
     if not prices:
         return None
     names, rules = exact_names(model["match"])
-    row = {"names": list(dict.fromkeys([model["id"], *names])), "prices": prices}
+    row: Row = {"names": list(dict.fromkeys([model["id"], *names])), "prices": prices}
     if rules:
         row["rules"] = rules
     if "context_window" in model:
@@ -98,7 +102,7 @@ def reduce_model(model):
     return row
 
 
-def reduce_provider(provider):
+def reduce_provider(provider: Row) -> Row:
     """A provider with its rows."""
     kept = {"id": provider["id"], "models": [row for model in provider["models"] if (row := reduce_model(model))]}
     if "provider_match" in provider:
@@ -111,7 +115,7 @@ def reduce_provider(provider):
 def main() -> None:
     source, as_of = Path(sys.argv[1]), sys.argv[2]
     providers = json.loads(source.read_text(), parse_float=Decimal)
-    table = {
+    table: Row = {
         "source": "pydantic/genai-prices v2, MIT licence, see price_table.LICENSE",
         "as_of": as_of,
         "providers": [reduce_provider(provider) for provider in providers],

@@ -39,6 +39,9 @@ from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Plan, Step
 
+MOST_TOKENS = 2**31
+"""A provider that reports more has broken its usage, not answered a prompt."""
+
 Publish = Callable[[Event], None]
 
 
@@ -136,9 +139,8 @@ class Dispatch:
                 attempt.failed(error)
                 await course.after(error, step)
             else:
-                used = (answer.get("usage") or {}).get("prompt_tokens")
-                likely = Usage(prompt_tokens=plan.prompt_tokens, estimated=True)
-                attempt.ended("ok", Usage(prompt_tokens=used) if isinstance(used, int) else likely)
+                attempt.first_token()
+                attempt.ended("ok", _embedding_usage(answer) or attempt.unknown())
                 return answer
 
 
@@ -270,6 +272,12 @@ class _Attempt:
             self._course.reservation.charge(
                 deployment=deployment.name, model=deployment.model, amount=cost, usage=usage
             )
+
+
+def _embedding_usage(answer: Json) -> Usage | None:
+    """What the provider reports, when it is a number of tokens."""
+    used = (answer.get("usage") or {}).get("prompt_tokens")
+    return Usage(prompt_tokens=used) if isinstance(used, int) and 0 <= used < MOST_TOKENS else None
 
 
 def _outcome(error: GatewayError) -> str:

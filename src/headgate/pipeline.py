@@ -247,12 +247,12 @@ class Gateway:
             return None
         return key, ticket.caller.tenant, wishes.cache, wishes.min_confidence
 
-    async def _closed(self, record: CallRecord) -> None:
+    def _closed(self, record: CallRecord) -> None:
         """A caller has left: one record to telemetry, and what an answer from stock saved to the journal."""
         self.telemetry.record(record)
         if record.source not in ("live", "none") and record.status == 200:
             try:
-                await self.budget.note(record)
+                self.budget.note(record)
             except GatewayError as error:
                 log.warning("what call %s saved could not be written down: %s", record.id, error.message)
 

@@ -7,7 +7,7 @@ line can still be sent; closing the reply leaves the flight, gives the permit ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -47,7 +47,7 @@ class Reply:
         *,
         leads: bool,
         permit: Permit,
-        closed: Callable[[CallRecord], Awaitable[None]],
+        closed: Callable[[CallRecord], None],
         clock: Callable[[], float],
         again: Callable[[], tuple[Flight, bool]] | None = None,
         patience: float = 5.0,
@@ -189,14 +189,14 @@ class Reply:
         self._read_to_end = True
         return flight.completion
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Leave the flight, give the permit back, emit the record. Closing again does nothing."""
         if not self._open:
             return
         self._open = False
         self._flight.leave()
         self.permit.release()
-        await self._closed(self.record())
+        self._closed(self.record())
 
     async def __aenter__(self) -> Self:
         return self
@@ -204,7 +204,7 @@ class Reply:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        self.close()
 
     def record(self) -> CallRecord:
         """What is known of this call now."""

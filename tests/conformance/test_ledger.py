@@ -66,19 +66,19 @@ class LedgerConformance:
     async def test_a_settlement_replaces_the_hold(self, ledger: Ledger) -> None:
         await ledger.reserve(hold("a", 60))
         await ledger.dispatched("a")
-        await ledger.settle("a", entry(25))
+        ledger.settle("a", entry(25))
         assert await self.hour(ledger) == Balance(spent=25, held=0)
         assert ledger.open_reservations() == 0
 
     async def test_a_release_gives_the_hold_back(self, ledger: Ledger) -> None:
         await ledger.reserve(hold("a", 60))
-        await ledger.release("a")
+        ledger.release("a")
         assert await self.hour(ledger) == Balance()
         assert ledger.open_reservations() == 0
 
     async def test_what_is_spent_refuses_for_good_and_says_why(self, ledger: Ledger) -> None:
         await ledger.reserve(hold("a", 60_000_000_000, cap=100_000_000_000))
-        await ledger.settle("a", entry(60_000_000_000))
+        ledger.settle("a", entry(60_000_000_000))
         with pytest.raises(BudgetExceeded) as caught:
             await ledger.reserve(hold("b", 41_000_000_000, cap=100_000_000_000))
         assert caught.value.code == "budget_exceeded"
@@ -98,7 +98,7 @@ class LedgerConformance:
         """Of two scopes that refuse, the one that cannot be waited for is told."""
         await ledger.reserve(hold("a", 60))
         await ledger.reserve(hold("b", 10))
-        await ledger.settle("b", entry(10))
+        ledger.settle("b", entry(10))
         with pytest.raises(BudgetExceeded) as caught:
             await ledger.reserve(hold("c", 50, cap=100, total=55))
         assert caught.value.code == "budget_exceeded"
@@ -121,7 +121,7 @@ class LedgerConformance:
 
     async def test_a_scope_without_a_cap_is_counted(self, ledger: Ledger) -> None:
         await ledger.reserve(hold("a", 10**12, cap=None))
-        await ledger.settle("a", entry(10**12))
+        ledger.settle("a", entry(10**12))
         assert (await self.hour(ledger)).spent == 10**12
 
     async def test_a_repeated_reservation_holds_nothing_more(self, ledger: Ledger) -> None:
@@ -131,7 +131,7 @@ class LedgerConformance:
 
     async def test_a_reservation_repeated_after_its_end_holds_nothing(self, ledger: Ledger) -> None:
         await ledger.reserve(hold("a", 60))
-        await ledger.settle("a", entry(5))
+        ledger.settle("a", entry(5))
         await ledger.reserve(hold("a", 60))
         assert await self.hour(ledger) == Balance(spent=5, held=0)
 
@@ -140,24 +140,24 @@ class LedgerConformance:
         await ledger.dispatched("a")
         await ledger.dispatched("a")
         for amount in (25, 25, 30):
-            await ledger.settle("a", entry(amount))
-        await ledger.release("a")
+            ledger.settle("a", entry(amount))
+        ledger.release("a")
         await ledger.dispatched("a")
         assert await self.hour(ledger) == Balance(spent=25, held=0)
 
     async def test_an_overrun_is_recorded_in_full(self, ledger: Ledger) -> None:
         """The provider has been paid: the truth goes over the cap, the next call does not."""
         await ledger.reserve(hold("a", 60))
-        await ledger.settle("a", entry(130))
+        ledger.settle("a", entry(130))
         assert await self.hour(ledger) == Balance(spent=130, held=0)
         with pytest.raises(BudgetExceeded):
             await ledger.reserve(hold("b", 0))
 
     async def test_a_settlement_after_a_release_adds_what_was_spent_once(self, ledger: Ledger) -> None:
         await ledger.reserve(hold("a", 60))
-        await ledger.release("a")
-        await ledger.settle("a", entry(25))
-        await ledger.settle("a", entry(25))
+        ledger.release("a")
+        ledger.settle("a", entry(25))
+        ledger.settle("a", entry(25))
         assert await self.hour(ledger) == Balance(spent=25, held=0)
 
     async def test_unknown_reservations_cannot_be_dispatched(self, ledger: Ledger) -> None:
@@ -166,13 +166,21 @@ class LedgerConformance:
 
     async def test_a_released_reservation_cannot_be_dispatched(self, ledger: Ledger) -> None:
         await ledger.reserve(hold("a", 60))
-        await ledger.release("a")
+        ledger.release("a")
         with pytest.raises(Overloaded):
             await ledger.dispatched("a")
 
+    async def test_a_dispatched_reservation_cannot_be_given_back(self, ledger: Ledger) -> None:
+        await ledger.reserve(hold("a", 60))
+        await ledger.dispatched("a")
+        ledger.release("a")
+        assert await self.hour(ledger) == Balance(spent=0, held=60)
+        ledger.settle("a", entry(25))
+        assert await self.hour(ledger) == Balance(spent=25, held=0)
+
     async def test_endings_of_unknown_reservations_change_nothing(self, ledger: Ledger) -> None:
-        await ledger.settle("x", entry(25))
-        await ledger.release("x")
+        ledger.settle("x", entry(25))
+        ledger.release("x")
         assert await self.hour(ledger) == Balance()
 
     async def test_an_overdue_reservation_that_never_left_is_released(self, ledger: Ledger, clock: Clock) -> None:
@@ -188,7 +196,7 @@ class LedgerConformance:
         await ledger.dispatched("a")
         clock.now += 10
         assert await ledger.expire() == 1
-        await ledger.settle("a", entry(25))
+        ledger.settle("a", entry(25))
         assert await self.hour(ledger) == Balance(spent=60, held=0)
         assert [row.cost for row in await ledger.usage(UsageQuery())] == [60]
 
@@ -204,21 +212,21 @@ class LedgerConformance:
             await ledger.reserve(hold("a", amount))
         await ledger.reserve(hold("b", 60))
         with pytest.raises(ValueError):
-            await ledger.settle("b", entry(amount))
+            ledger.settle("b", entry(amount))
         with pytest.raises(ValueError):
-            await ledger.note("n", entry(amount))
+            ledger.note("n", entry(amount))
         assert await self.hour(ledger) == Balance(spent=0, held=60)
         assert await ledger.usage(UsageQuery()) == []
 
     async def test_the_largest_amounts_add_up_exactly(self, ledger: Ledger) -> None:
         for id in ("a", "b", "c"):
             await ledger.reserve(hold(id, 1, cap=None))
-            await ledger.settle(id, entry(LARGEST, saved=LARGEST))
+            ledger.settle(id, entry(LARGEST, saved=LARGEST))
             if id == "a":
                 with pytest.raises(BudgetExceeded):
                     await ledger.reserve(hold("more", 1, cap=None))
                 break
-        await ledger.note("n", entry(LARGEST, saved=LARGEST))
+        ledger.note("n", entry(LARGEST, saved=LARGEST))
         (row,) = await ledger.usage(UsageQuery())
         assert (row.cost, row.saved) == (2 * LARGEST, 2 * LARGEST)
 
@@ -231,7 +239,7 @@ class LedgerConformance:
             await ledger.dispatched(id)
             balance = await self.hour(ledger)
             assert balance.spent + balance.held <= 100
-            await ledger.settle(id, entry(7))
+            ledger.settle(id, entry(7))
             return True
 
         admitted = await asyncio.gather(*(call(f"c{number}") for number in range(200)))
@@ -242,9 +250,9 @@ class LedgerConformance:
         used = Usage(prompt_tokens=10, completion_tokens=5, cached_tokens=3)
         for id, model, amount in (("a", "small", 1), ("b", "large", 20), ("c", "small", 3)):
             await ledger.reserve(hold(id, 30))
-            await ledger.settle(id, entry(amount, model=model, usage=used))
+            ledger.settle(id, entry(amount, model=model, usage=used))
         clock.now += 86_400
-        await ledger.note("d", entry(0, model="small", source="exact", saved=4))
+        ledger.note("d", entry(0, model="small", source="exact", saved=4))
         rows = await ledger.usage(UsageQuery(group_by=("model", "day")))
         assert [(row.group, row.requests, row.cost, row.saved) for row in rows] == [
             ({"model": "large", "day": "2026-11-20"}, 1, 20, 0),
@@ -254,10 +262,10 @@ class LedgerConformance:
         assert (rows[1].prompt_tokens, rows[1].completion_tokens, rows[1].cached_tokens) == (20, 10, 6)
 
     async def test_usage_is_a_tenants_own_and_of_the_time_asked_for(self, ledger: Ledger, clock: Clock) -> None:
-        await ledger.note("a", entry(tenant="acme", user="ann", saved=1))
-        await ledger.note("b", entry(tenant="other", saved=2))
+        ledger.note("a", entry(tenant="acme", user="ann", saved=1))
+        ledger.note("b", entry(tenant="other", saved=2))
         clock.now += 10
-        await ledger.note("c", entry(tenant="acme", saved=4))
+        ledger.note("c", entry(tenant="acme", saved=4))
         by_user = UsageQuery(tenant="acme", group_by=("user",))
         assert [(row.group["user"], row.saved) for row in await ledger.usage(by_user)] == [("", 4), ("ann", 1)]
         late = UsageQuery(tenant="acme", since=NOON + 10, until=NOON + 10.5)
@@ -276,8 +284,8 @@ class LedgerConformance:
         assert caught.value.param == "group_by"
 
     async def test_a_repeated_note_is_one_row(self, ledger: Ledger) -> None:
-        await ledger.note("a", entry(saved=4))
-        await ledger.note("a", entry(saved=4))
+        ledger.note("a", entry(saved=4))
+        ledger.note("a", entry(saved=4))
         assert [(row.requests, row.saved) for row in await ledger.usage(UsageQuery())] == [(1, 4)]
 
 

@@ -27,13 +27,13 @@ async def call(ledger: SqliteLedger, id: str, chance: random.Random) -> None:
         await asyncio.sleep(0)
         return
     if chance.random() < 0.1:
-        await ledger.release(id)
+        ledger.release(id)
         return
     await ledger.dispatched(id)
     tell(f"dispatched {id} {amount}")
     await asyncio.sleep(0)
     spent = chance.randint(0, amount)
-    await ledger.settle(id, Entry(tenant="acme", amount=spent))
+    ledger.settle(id, Entry(tenant="acme", amount=spent))
     tell(f"settled {id} {spent}")
 
 

@@ -28,7 +28,7 @@ def spend_until_killed(ledger: Path, round: int, lines: int) -> list[list[str]]:
 
 
 async def test_no_promise_is_broken_by_twenty_kills(tmp_path: Path) -> None:
-    """Seeded. Every dispatched call is in the journal and has ended; nothing reported as spent is missing; the cap holds."""
+    """Seeded. Every dispatched call is held in the journal and has ended; nothing reported as spent is missing; the cap holds."""
     path = tmp_path / "ledger.db"
     chance = random.Random(20_261_120)
     dispatched: dict[str, int] = {}
@@ -51,12 +51,12 @@ def check_journal(path: Path, dispatched: dict[str, int], settled: dict[str, int
     connection = connect(path)
     rows = connection.execute("SELECT id, kind, amount FROM journal").fetchall()
     connection.close()
-    known = {id for id, kind, _ in rows if kind == "dispatched"}
-    ends = {id: (kind, amount) for id, kind, amount in rows if kind in ("settle", "lost", "release")}
-    reserved = {id for id, kind, _ in rows if kind == "reserve"}
-    assert dispatched.keys() <= known <= reserved
-    assert reserved == ends.keys()
-    assert all(ends[id][0] != "release" for id in known)
+    held = {id: amount for id, kind, amount in rows if kind == "hold"}
+    ends = {id: (kind, amount) for id, kind, amount in rows if kind in ("settle", "lost")}
+    assert len(ends) + len(held) == len(rows)
+    assert dispatched.items() <= held.items()
+    assert held.keys() == ends.keys()
     for id, amount in settled.items():
         assert ends[id] == ("settle", amount) or ends[id] == ("lost", dispatched[id])
-    assert sum(amount for kind, amount in ends.values() if kind != "release") == spent
+    assert all(amount == held[id] for id, (kind, amount) in ends.items() if kind == "lost")
+    assert sum(amount for _, amount in ends.values()) == spent

@@ -95,7 +95,7 @@ async def test_when_the_leader_hangs_up_the_followers_still_get_their_answer() -
     leader = await house.gateway.chat(caller(abandoned="cancel"), ask(stream=True))
     follower = await house.gateway.chat(caller(abandoned="cancel"), ask(stream=True))
     await leader.opened()
-    await leader.close()
+    leader.close()
     gate.set()
     async with follower:
         assert (await follower.completion()).text == "One two."
@@ -108,7 +108,7 @@ async def test_when_everyone_leaves_a_finishing_flight_is_paid_and_kept() -> Non
     house = House({"one": ScriptedProvider([gate, *answer("Hello.")])})
     reply = await house.gateway.chat(caller(abandoned="finish"), ask())
     await asyncio.sleep(0)
-    await reply.close()
+    reply.close()
     gate.set()
     await house.flown()
     assert await house.settled() == ONE_CALL
@@ -122,7 +122,7 @@ async def test_when_everyone_leaves_a_cancelling_flight_stops_and_settles_what_w
     house = House({"one": provider})
     reply = await house.gateway.chat(caller(abandoned="cancel"), ask(stream=True))
     await reply.opened()
-    await reply.close()
+    reply.close()
     await house.flown()
     assert provider.open == 0
     assert house.ledger.open_reservations() == 0
@@ -137,7 +137,7 @@ async def test_a_newcomer_in_the_turn_the_last_reader_leaves_gets_a_flight_of_it
     first = await house.gateway.chat(caller(abandoned="cancel"), ask())
     while not provider.calls:
         await asyncio.sleep(0)
-    await first.close()
+    first.close()
     text, newcomer = await completion_of(house, caller(abandoned="cancel"))
     assert (text, newcomer.source) == ("Fresh.", "live")
     assert len(provider.calls) == 2
@@ -183,7 +183,7 @@ async def test_nothing_is_shared_between_tenants() -> None:
 
 async def test_a_caller_who_wants_no_sharing_gets_a_call_of_its_own() -> None:
     house = House()
-    off = Wishes(coalesce="off")
+    off = Wishes(coalesce="off", cache="no-cache")
     await asyncio.gather(completion_of(house, wishes=off), completion_of(house, wishes=off))
     assert len(house.provider.calls) == 2
 
@@ -280,7 +280,7 @@ async def test_permits_are_given_back_whatever_happens() -> None:
     reply = await house.gateway.chat(one_at_a_time, ask("Another"))
     with pytest.raises(GatewayError):
         await house.gateway.chat(one_at_a_time, ask("A third"))
-    await reply.close()
+    reply.close()
     await completion_of(house, one_at_a_time)
 
 

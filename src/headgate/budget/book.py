@@ -3,7 +3,7 @@
 One state machine for each reservation, and no other way to move money:
 
     held        -> dispatched | settled | released       overdue: released, for nothing has left
-    dispatched  -> settled                               overdue: lost, counted as spent at the hold
+    dispatched  -> settled                               overdue: lost, counted as spent at the hold; never released
     released    -> settled                               the answer came late: it cost what it cost
 
 Invariant: on every scope, `spent` is the sum of what was settled or lost and `held` the sum of what is open; a reservation
@@ -15,6 +15,7 @@ settlement may exceed its hold: the provider has been paid, so it must be record
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
@@ -76,7 +77,8 @@ class Book:
         self._keep = keep
         self._counters: dict[Place, Counter] = {}
         self._open: dict[str, Held] = {}
-        self._ended: dict[str, tuple[State, tuple[Place, ...]]] = {}
+        # A plain dict looks past every removed entry to find its first one; this one keeps its ends.
+        self._ended: OrderedDict[str, tuple[State, tuple[Place, ...]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -144,13 +146,11 @@ class Book:
         self._ended[id] = ("settled", places)
         return places
 
-    def release(self, id: str) -> Hold | None:
-        """Give this hold back; None when the reservation has ended already."""
+    def release(self, id: str) -> None:
+        """Give this hold back, unless the reservation has been dispatched or has ended already."""
         held = self._open.get(id)
-        if held is None:
-            return None
-        self._end(held, "released", 0)
-        return held.hold
+        if held is not None and not held.dispatched:
+            self._end(held, "released", 0)
 
     def expire(self) -> list[Overdue]:
         """End what is overdue, and forget the balances of windows that ended long ago."""
@@ -177,7 +177,7 @@ class Book:
         """Know a reservation that ended before this process began."""
         self._ended[id] = (state, places)
         if len(self._ended) > self._remember:
-            del self._ended[next(iter(self._ended))]
+            self._ended.popitem(last=False)
 
     def _end(self, held: Held, state: State, amount: int) -> tuple[Place, ...]:
         for counter in held.counters.values():

@@ -2,7 +2,7 @@
 
 The model is payments: authorise, capture, void. A call's ceiling is held on every window of its tenant before the first byte
 leaves, and the provider's output limit equals what was held, so what is spent never exceeds a cap. One reservation settles
-exactly once, whatever is cancelled meanwhile.
+exactly once, whatever is cancelled meanwhile: a settlement is handed to the ledger without waiting.
 
 Windows are calendar windows in UTC whose id is part of the scope, so nothing is ever reset; a call belongs to the windows
 in which it was reserved.
@@ -10,10 +10,8 @@ in which it was reserved.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self
@@ -116,15 +114,18 @@ class Ledger(Statements, Protocol):
         """Durable: the call may from now on have cost something. An expired lease will be settled at the hold."""
         ...
 
-    async def settle(self, id: str, entry: Entry) -> None:
-        """Replace the hold by what was spent, `entry.amount`. A second settlement of the same id changes nothing."""
+    def settle(self, id: str, entry: Entry) -> None:
+        """Replace the hold by what was spent, `entry.amount`. A second settlement of the same id changes nothing.
+
+        This and the next two never wait: what must not be lost to a cancellation leaves no moment for one.
+        """
         ...
 
-    async def release(self, id: str) -> None:
+    def release(self, id: str) -> None:
         """Give the hold back: the call provably never left."""
         ...
 
-    async def note(self, id: str, entry: Entry) -> None:
+    def note(self, id: str, entry: Entry) -> None:
         """Write a row that held nothing: an answer that cost nothing, and what it saved."""
         ...
 
@@ -195,7 +196,7 @@ class Budget:
             tenant=caller.tenant, key=caller.key, user=user, feature=wishes.feature, route=route, source=source
         )
 
-    async def note(self, record: CallRecord) -> None:
+    def note(self, record: CallRecord) -> None:
         """Write down a call that cost nothing because its answer was at hand, and what that saved."""
         entry = Entry(
             tenant=record.tenant,
@@ -209,7 +210,7 @@ class Budget:
             saved=record.saved,
             usage=record.usage,
         )
-        await self.ledger.note(record.id, entry)
+        self.ledger.note(record.id, entry)
 
     def _scopes(self, caller: Principal) -> tuple[Scope, ...]:
         """All windows are counted, capped or not: a cap set later in the window then knows what was spent."""
@@ -271,32 +272,7 @@ class Reservation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await _finished(self._close())
-
-    async def _close(self) -> None:
         if self._left:
-            await self._ledger.settle(self._hold.id, self._entry)
+            self._ledger.settle(self._hold.id, self._entry)
         else:
-            await self._ledger.release(self._hold.id)
-
-
-async def _finished(work: Coroutine[None, None, None]) -> None:
-    """Run `work` to its end however often we are cancelled meanwhile, and only then pass the cancellation on.
-
-    `asyncio.shield` alone protects the work but lets the caller go on before it is done: a second cancellation would then
-    end the loop with money unsettled.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            cancelled = True
-        except Exception:
-            break
-    if cancelled:
-        with contextlib.suppress(asyncio.CancelledError):
-            task.result()
-        raise asyncio.CancelledError
-    task.result()
+            self._ledger.release(self._hold.id)

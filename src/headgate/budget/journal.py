@@ -1,7 +1,11 @@
-"""Journal: the append-only table that says what every call was held, sent, settled or lost for.
+"""Journal: the append-only table that says what every call may cost, and what it did cost.
 
-Invariant: the journal alone determines every balance. The table `spent` is a running sum of its rows up to `folded.seq`, kept
-so that opening a long journal is quick; no reservation made before that row is open.
+A call writes two rows. `hold` is there before anything leaves the house: its amount is what the call may cost, its scopes are
+where it counts. The second is `settle`, what it cost, or `lost`: nobody saw its end, so it counts at its hold. A reservation
+given back before it was dispatched writes nothing. `note` is a call that held nothing, for its answer was at hand.
+
+Invariant: the journal alone determines every balance of calls that may have cost something. The table `spent` is a running sum of its rows up to `folded.seq`, kept
+so that opening a long journal is quick; no hold before that row is open.
 
 Sums are made of two halves (the upper bits and the lower 32), so that no sum of 64-bit amounts overflows.
 """
@@ -30,7 +34,7 @@ SCHEMA: tuple[Step, ...] = (
         """CREATE TABLE journal (
             seq INTEGER PRIMARY KEY,
             id TEXT NOT NULL,
-            kind TEXT NOT NULL CHECK (kind IN ('reserve', 'dispatched', 'settle', 'release', 'lost', 'note')),
+            kind TEXT NOT NULL CHECK (kind IN ('hold', 'settle', 'lost', 'note')),
             at REAL NOT NULL,
             tenant TEXT NOT NULL, key TEXT NOT NULL, user TEXT, feature TEXT,
             route TEXT NOT NULL, model TEXT NOT NULL, deployment TEXT NOT NULL, source TEXT NOT NULL,
@@ -51,38 +55,41 @@ SCHEMA: tuple[Step, ...] = (
 )
 
 INSERT = (
-    f"INSERT INTO journal ({', '.join(COLUMNS)})"
+    f"INSERT INTO journal ({', '.join(COLUMNS)}) WITH row AS MATERIALIZED (SELECT value FROM json_each(?))"
     f" SELECT {', '.join(f'json_extract(value, {chr(39)}$[{index}]{chr(39)})' for index in range(len(COLUMNS)))}"
-    " FROM json_each(?) WHERE true ON CONFLICT (id, kind) DO NOTHING"
+    " FROM row WHERE true ON CONFLICT (id, kind) DO NOTHING"
 )
-"""Writes a JSON array of rows; a row that is there already is left as it is."""
+"""Writes a JSON array of rows; a row that is there already is left as it is.
 
-_UNENDED = """r.kind = 'reserve' AND r.seq > (SELECT seq FROM folded) AND NOT EXISTS (
-    SELECT 1 FROM journal e WHERE e.id = r.id AND e.kind IN ('settle', 'release', 'lost'))"""
+Materialized, because `json_each` makes the text of a row anew for every column that is taken from it.
+"""
+
+_UNENDED = """h.kind = 'hold' AND h.seq > (SELECT seq FROM folded) AND NOT EXISTS (
+    SELECT 1 FROM journal e WHERE e.id = h.id AND e.kind IN ('settle', 'lost'))"""
 
 _END_OPEN = f"""INSERT INTO journal ({", ".join(COLUMNS)})
-    SELECT r.id, CASE WHEN d.id IS NULL THEN 'release' ELSE 'lost' END, ?, r.tenant, r.key, r.user, r.feature, r.route,
-        r.model, r.deployment, r.source, CASE WHEN d.id IS NULL THEN 0 ELSE r.amount END, 0, 0, 0, 0, 0, 0, 0, r.scopes
-    FROM journal r LEFT JOIN journal d ON d.id = r.id AND d.kind = 'dispatched' WHERE {_UNENDED}"""
+    SELECT h.id, 'lost', ?, h.tenant, h.key, h.user, h.feature, h.route, h.model, h.deployment, h.source, h.amount,
+        0, 0, 0, 0, 0, 0, 0, h.scopes
+    FROM journal h WHERE {_UNENDED}"""
 
 _SUMS = """SELECT scopes, sum(amount >> 32), sum(amount & 4294967295) FROM journal
     WHERE seq > ? AND seq <= ? AND kind IN ('settle', 'lost') GROUP BY scopes"""
 
-_HELD = f"""SELECT r.scopes, sum(r.amount >> 32), sum(r.amount & 4294967295) FROM journal r
-    WHERE {_UNENDED} GROUP BY r.scopes"""
+_HELD = f"""SELECT h.scopes, sum(h.amount >> 32), sum(h.amount & 4294967295) FROM journal h
+    WHERE {_UNENDED} GROUP BY h.scopes"""
 
 _LOST = "SELECT sum(amount >> 32), sum(amount & 4294967295) FROM journal WHERE kind = 'lost'"
 
-_ENDED = """SELECT id, kind, scopes FROM journal WHERE kind IN ('settle', 'release', 'lost')
+_ENDED = """SELECT id, kind, scopes FROM journal WHERE kind IN ('settle', 'lost')
     AND seq > (SELECT max(seq) FROM journal) - 20000 ORDER BY seq"""
 
-_STATES: dict[str, State] = {"settle": "settled", "release": "released", "lost": "lost"}
+_STATES: dict[str, State] = {"settle": "settled", "lost": "lost"}
 
 _places = msgspec.json.Decoder(tuple[Place, ...])
 
 
 def end_open(connection: sqlite3.Connection, now: float) -> int:
-    """End every reservation that a former process left open: lost when dispatched, else released. How many."""
+    """Count every call whose end a former process did not see at what was held for it. How many."""
     return connection.execute(_END_OPEN, (now,)).rowcount
 
 
@@ -116,7 +123,7 @@ def _range(connection: sqlite3.Connection) -> tuple[int, int]:
     """The last row in the running sums, and the last that may be. One statement, so of one moment."""
     row = connection.execute(
         f"""SELECT (SELECT seq FROM folded), coalesce(
-            (SELECT r.seq - 1 FROM journal r WHERE {_UNENDED} ORDER BY r.seq LIMIT 1),
+            (SELECT h.seq - 1 FROM journal h WHERE {_UNENDED} ORDER BY h.seq LIMIT 1),
             (SELECT max(seq) FROM journal), 0)"""
     ).fetchone()
     return int(row[0]), int(row[1])
@@ -147,7 +154,7 @@ class Journal:
         return [_usage_row(query.group_by, row) for row in rows if row[len(query.group_by)]]
 
     async def balance(self, account: str, window: str) -> Balance:
-        """What is spent on a scope by the rows written so far, and what open reservations hold."""
+        """What is spent on a scope by the rows written so far, and what dispatched calls hold."""
         return await self._database.call(lambda connection: _balance(connection, (account, window)))
 
     async def lost(self) -> int:

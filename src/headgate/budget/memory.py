@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import groupby
@@ -26,7 +26,7 @@ class MemoryLedger:
         self._now = now
         self._book = Book(now=now)
         self._rows: deque[tuple[float, Entry]] = deque(maxlen=rows)
-        self._noted: dict[str, None] = {}
+        self._noted: OrderedDict[str, None] = OrderedDict()
 
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount on all scopes or on none."""
@@ -36,23 +36,23 @@ class MemoryLedger:
         """Remember that the call may have cost something. As durable as anything here: as long as the process."""
         self._book.dispatch(id)
 
-    async def settle(self, id: str, entry: Entry) -> None:
+    def settle(self, id: str, entry: Entry) -> None:
         """Replace the hold by what was spent."""
         if self._book.settle(id, entry.amount) is not None:
             self._rows.append((self._now(), entry))
 
-    async def release(self, id: str) -> None:
+    def release(self, id: str) -> None:
         """Give the hold back."""
         self._book.release(id)
 
-    async def note(self, id: str, entry: Entry) -> None:
+    def note(self, id: str, entry: Entry) -> None:
         """Write a row that held nothing."""
         checked(entry.amount)
         if id in self._noted:
             return
         self._noted[id] = None
         if len(self._noted) > (self._rows.maxlen or 0):
-            del self._noted[next(iter(self._noted))]
+            self._noted.popitem(last=False)
         self._rows.append((self._now(), entry))
 
     async def expire(self) -> int:

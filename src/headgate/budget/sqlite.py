@@ -1,9 +1,10 @@
-"""SqliteLedger: the arithmetic of Book, with every transition written to an append-only journal in one SQLite file.
+"""SqliteLedger: the arithmetic of Book, with every hold and every settlement written to an append-only journal in one SQLite file.
 
 Balances live in memory and are rebuilt from the journal when the file is opened; one process at a time may keep a ledger.
-A call waits for the disk once: `dispatched` waits until its own row and the reservation's are committed, and shares that
-commit with every other call. Settlements are written with the next batch; a process killed before that finds the dispatched
-row when it comes back and counts the call at what was held for it.
+A call waits for the disk once: `dispatched` waits until the row of its hold is committed, and shares that commit with every
+other call. Settlements are written with the next batch; a process killed before that finds the hold when it comes back and
+counts the call at what was held for it. A reservation that was not dispatched lives in memory only: nothing has left, so when
+it is given back, or its process dies, nothing happened.
 
 Invariant: nothing is dispatched that the journal does not know. When the file cannot be written, `reserve` and `dispatched`
 raise Overloaded, and what was already under way is kept in memory and written when the disk allows.
@@ -14,8 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
 
 from headgate.budget.book import Book, Place, checked, places_of
 from headgate.budget.budget import Balance, Entry, Hold, UsageQuery, UsageRow
@@ -56,7 +55,6 @@ class SqliteLedger:
             raise
         self._commits = Commits(connection, INSERT, Checkpoints(path))
         self._journal = Journal(path)
-        self._encode = msgspec.json.Encoder().encode
         self._unfolded = 0
 
     @property
@@ -67,30 +65,27 @@ class SqliteLedger:
     async def reserve(self, hold: Hold) -> None:
         """Hold the amount on all scopes or on none. Raises BudgetExceeded, or Overloaded when the journal is stuck."""
         self._commits.admit()
-        if self._book.reserve(hold):
-            self._write(hold.id, "reserve", hold.entry, places_of(hold), amount=hold.amount)
+        self._book.reserve(hold)
 
     async def dispatched(self, id: str) -> None:
         """Durable: commit that the call may cost something. Raises Overloaded: then it must not be made."""
         self._commits.admit()
         hold = self._book.dispatch(id)
         if hold is not None:
-            self._write(id, "dispatched", hold.entry, ())
+            self._write(id, "hold", lost_entry(hold), places_of(hold))
         await self._commits.durable()
 
-    async def settle(self, id: str, entry: Entry) -> None:
+    def settle(self, id: str, entry: Entry) -> None:
         """Replace the hold by what was spent."""
         places = self._book.settle(id, entry.amount)
         if places is not None:
             self._write(id, "settle", entry, places)
 
-    async def release(self, id: str) -> None:
+    def release(self, id: str) -> None:
         """Give the hold back."""
-        hold = self._book.release(id)
-        if hold is not None:
-            self._write(id, "release", hold.entry, places_of(hold))
+        self._book.release(id)
 
-    async def note(self, id: str, entry: Entry) -> None:
+    def note(self, id: str, entry: Entry) -> None:
         """Write a row that held nothing. Raises Overloaded when the journal is stuck."""
         checked(entry.amount)
         checked(entry.saved)
@@ -101,11 +96,8 @@ class SqliteLedger:
         """End reservations whose lease is over, and now and then bring the running sums up to date."""
         overdue = self._book.expire()
         for end in overdue:
-            hold = end.hold
             if end.lost:
-                self._write(hold.id, "lost", lost_entry(hold), places_of(hold))
-            else:
-                self._write(hold.id, "release", hold.entry, places_of(hold))
+                self._write(end.hold.id, "lost", lost_entry(end.hold), places_of(end.hold))
         if self._unfolded >= FOLD_EVERY:
             self._unfolded = 0
             await self._journal.fold(oldest=self._now() - KEEP)
@@ -138,7 +130,7 @@ class SqliteLedger:
             self._journal.close()
             self._claim.release()
 
-    def _write(self, id: str, kind: str, entry: Entry, places: tuple[Place, ...], *, amount: int | None = None) -> None:
+    def _write(self, id: str, kind: str, entry: Entry, places: tuple[Place, ...]) -> None:
         usage = entry.usage
         row: tuple[Value, ...] = (
             id,
@@ -152,7 +144,7 @@ class SqliteLedger:
             entry.model,
             entry.deployment,
             entry.source,
-            entry.amount if amount is None else amount,
+            entry.amount,
             entry.saved,
             usage.prompt_tokens,
             usage.completion_tokens,
@@ -160,7 +152,7 @@ class SqliteLedger:
             usage.cache_write_tokens,
             usage.reasoning_tokens,
             usage.estimated,
-            self._encode(places).decode(),
+            places,
         )
         self._commits.append(row)
         self._unfolded += 1

@@ -8,6 +8,7 @@ The cache fails open: whatever breaks here costs a hit, never an answer. Every l
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ from headgate.model.chat import ChatRequest, Completion
 from headgate.model.tenancy import Key, Namespace, Wishes
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 2.0
+"""Seconds that a vector may take; then the request goes on without it."""
 
 CANDIDATES = 3
 """How many of the nearest entries are judged: the nearest may be a look-alike and the next a true rewording."""
@@ -159,13 +163,16 @@ class Cache:
         policy: CachePolicy,
         *,
         now: Callable[[], float] = time.time,
+        patience: float = PATIENCE,
     ) -> None:
-        """`embedder` is None where the semantic tier is off; `now` is the store's clock, unix seconds."""
+        """`embedder` is None where the semantic tier is off; `now` is the store's clock, unix seconds; `patience` bounds the wait
+        for a vector, in seconds."""
         self.entries = store
         self._embedder = embedder if policy.semantic != "off" else None
         self._verdict = verdict
         self._policy = policy
         self._now = now
+        self._patience = patience
 
     def peek(self, key: Key) -> Hit | None:
         """An exact hit in this process. Never waits, never raises."""
@@ -183,15 +190,17 @@ class Cache:
         embedder = self._embedder
         if embedder is None or wishes.cache == "exact":
             return None
-        text = comparable(request)
-        if text is None or not embedder.fits(text):
-            return None
         try:
-            vector = await embedder.embed(text)
+            text = comparable(request)
+            if text is None or not embedder.fits(text):
+                return None
+            async with asyncio.timeout(self._patience):
+                vector = await embedder.embed(text)
+            return Question(text, vector, partition(embedder.identity, request))
         except Exception as error:
-            log.warning("no vector, the request goes on without the semantic cache: %s", error)
+            reason = str(error) or type(error).__name__
+            log.warning("no vector, the request goes on without the semantic cache: %s", reason)
             return None
-        return Question(text, vector, partition(embedder.identity, request))
 
     async def lookup(self, key: Key, question: Question | None, wishes: Wishes) -> Hit | Miss:
         """The best answer that may be served."""
@@ -234,21 +243,21 @@ class Cache:
             return
         now = self._now()
         exact, semantic = self._policy.exact_ttl, self._policy.semantic_ttl
-        entry = Entry(
-            id=id,
-            key=key,
-            answer=_encode(completion),
-            stored=now,
-            expires=now + (exact if wishes.ttl is None else wishes.ttl),
-            worth=worth,
-            deployment=deployment,
-            tags=wishes.tags,
-            partition=None if question is None else question.partition,
-            text=None if question is None else question.text,
-            vector=None if question is None else question.vector.tobytes(),
-            semantic_until=now + (semantic if wishes.ttl is None else min(semantic, wishes.ttl)),
-        )
         try:
+            entry = Entry(
+                id=id,
+                key=key,
+                answer=_encode(completion),
+                stored=now,
+                expires=now + (exact if wishes.ttl is None else wishes.ttl),
+                worth=worth,
+                deployment=deployment,
+                tags=wishes.tags,
+                partition=None if question is None else question.partition,
+                text=None if question is None else question.text,
+                vector=None if question is None else question.vector.tobytes(),
+                semantic_until=now + (semantic if wishes.ttl is None else min(semantic, wishes.ttl)),
+            )
             await self.entries.put(entry)
         except Exception:
             log.exception("the cache could not be written, the answer is not kept")

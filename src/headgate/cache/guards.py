@@ -4,11 +4,17 @@ Embeddings hardly see numbers, negation or word order: "refund after 14 days" an
 Berlin to Lisbon" lie nearer than most true rewordings. Each guard compares one such thing as what it is, and has a name that
 says why an answer was not served. They are written for English; in other languages the numbers still count.
 
-    number    the same numbers, in digits or small words, and the same months
-    currency  the same currencies
-    negation  both negated or both not
-    order     the content words that both have come in the same order
-    word      not each has a content word that the other lacks (a slip of one letter is no other word)
+    number       the same numbers, in digits or small words, and the same months and weekdays
+    currency     the same currencies
+    negation     both negated or both not
+    alternative  of a few words that exclude each other (on and off, before and after, who and when) the same ones
+    length       few enough content words to compare them one by one
+    order        the content words and numbers that both have come in the same order
+    word         not each has a content word that the other lacks (a slip of one letter is no other word), and no single
+                 letter, which names a thing ("vitamin C"), stands in one alone
+
+Every pattern is read from left to right without going back, and what is compared pairwise is bounded by `MOST`, so the time is
+linear in the length of the texts.
 """
 
 from __future__ import annotations
@@ -16,11 +22,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-VERSION = "guards-1"
+VERSION = "guards-2"
+
+MOST = 100
+"""Content words that are compared with each other; two longer texts are never taken for the same question."""
 
 _NUMBER = re.compile(r"(?:(?<![\w.])[+-])?\d+(?:[.,:/-]\d+)*")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W_]+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:['-][^\W_]+)*(?:\+\+|#)?")
+_TOKEN = re.compile(f"{_NUMBER.pattern}|{_WORD.pattern}")
 _CURRENCY = re.compile(
     r"[$€£¥₹₽₩]|\b(?:usd|eur|gbp|jpy|inr|chf|cad|aud|cny|sek|nok|dkk|pln|dollars?|euros?|pounds?|yen|rupees?|francs?)\b",
     re.IGNORECASE,
@@ -42,11 +52,22 @@ _MONTHS = frozenset(
     "january february march april june july august september october november december "
     "monday tuesday wednesday thursday friday saturday sunday".split()
 )
-_NEGATIVE = frozenset("not no without except never cannot nor neither none excluding unless".split())
+_NEGATIVE = frozenset(
+    "not no without except never cannot nor neither none excluding unless dont doesnt didnt cant couldnt wont wouldnt isnt "
+    "arent wasnt werent havent hasnt shouldnt".split()
+)
+_ALTERNATIVES = tuple(
+    frozenset(group.split())
+    for group in (
+        "on off", "in out", "before after", "above below", "over under", "am pm", "morning afternoon evening", "who when where why",
+    )
+)
+"""Words that other guards do not see, because they are otherwise empty, or because only the order of them is looked at."""
+_GREETING = re.compile(r"\bgood (?:morning|afternoon|evening)\b")
 _EMPTY = frozenset(
     "a an the i i'm i'd i've to of for my your our you me we us do does did is are was be been am can could may might "
     "would will shall should how what what's where where's which when who why please hi hello hey there thanks thank "
-    "many cheers good morning afternoon evening quick question sorry bother tell know need want like in on at it its "
+    "many cheers good morning afternoon evening u r n quick question sorry bother tell know need want like in on at it its "
     "it's that this these those and or have has get got just so any some about with by as if let's help find "
     "explain out also".split()
 )
@@ -64,9 +85,15 @@ def differing(one: str, other: str) -> str | None:
     words, others = _words(one), _words(other)
     if _negated(words) != _negated(others):
         return "negation"
-    content, others_content = _content(words), _content(others)
+    if _chosen(words, others):
+        return "alternative"
+    content, others_content = _content(one), _content(other)
+    if max(len(content), len(others_content)) > MOST:
+        return "length"
     if not _same_order(content, others_content):
         return "order"
+    if _letters(content) != _letters(others_content):
+        return "word"
     if _lacks(content, others_content) and _lacks(others_content, content):
         return "word"
     return None
@@ -74,7 +101,7 @@ def differing(one: str, other: str) -> str | None:
 
 def numbers(text: str) -> list[str]:
     """All numbers of a text and the months and weekdays it names, sorted; "1,000" is 1000, "two" is 2."""
-    found = [match.replace(",", "") if _GROUPED.fullmatch(match) else match for match in _NUMBER.findall(text)]
+    found = [_plain(match) for match in _NUMBER.findall(text)]
     for word in _words(text):
         if word in _VALUES:
             found.append(_VALUES[word])
@@ -90,19 +117,49 @@ def currencies(text: str) -> frozenset[str]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower().replace("’", "'"))
+    return _WORD.findall(_lower(text))
+
+
+def _lower(text: str) -> str:
+    return _GREETING.sub(" ", text.lower().replace("’", "'"))
+
+
+def _plain(number: str) -> str:
+    return number.replace(",", "") if _GROUPED.fullmatch(number) else number
 
 
 def _negated(words: Sequence[str]) -> bool:
     """Whether the negations of a text leave one standing: two cancel each other."""
-    found = sum(word in _NEGATIVE or word.endswith("n't") or word.startswith("non-") for word in words)
-    return found % 2 == 1
+    return sum(map(_negates, words)) % 2 == 1
 
 
-def _content(words: Sequence[str]) -> list[str]:
-    """The words that carry the meaning, each once, in order of their first use."""
-    kept = (word for word in words if word not in _EMPTY or word in _DIRECTIONAL)
-    return list(dict.fromkeys(kept))
+def _negates(word: str) -> bool:
+    return word in _NEGATIVE or word.endswith("n't") or word.startswith("non-")
+
+
+def _chosen(words: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether both name some of one group of alternatives, and not the same."""
+    named, others_named = set(words), set(others)
+    return any(
+        (mine := group & named) and (theirs := group & others_named) and mine != theirs for group in _ALTERNATIVES
+    )
+
+
+def _content(text: str) -> list[str]:
+    """The words that carry the meaning and the numbers, each once, in order of their first use."""
+    tokens = map(_meaning, _TOKEN.findall(_lower(text)))
+    return list(dict.fromkeys(token for token in tokens if token not in _EMPTY or token in _DIRECTIONAL))
+
+
+def _meaning(token: str) -> str:
+    """One form for each number, and one for all words that say no."""
+    if _negates(token) and not token.startswith("non-"):
+        return "not"
+    return _VALUES.get(token) or _plain(token)
+
+
+def _letters(content: Sequence[str]) -> set[str]:
+    return {word for word in content if len(word) == 1 and word.isalpha()}
 
 
 def _same_order(one: Sequence[str], other: Sequence[str]) -> bool:
@@ -120,9 +177,14 @@ def _lacks(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _slip(one: str, other: str) -> bool:
-    """Whether two words are one edit apart: a letter changed, added, lost, or two neighbours swapped; or only a plural s."""
-    if one.rstrip("s") == other.rstrip("s"):
+    """Whether two words are one edit apart: a letter changed, added, lost, or two neighbours swapped; or only a plural s.
+
+    In a word with a hyphen only the hyphen may be missing: "USB-A" and "USB-C" are no slip.
+    """
+    if f"{one}s" == other or f"{other}s" == one:
         return True
+    if "-" in one or "-" in other:
+        return one.replace("-", "") == other.replace("-", "")
     if min(len(one), len(other)) < _SLIP or abs(len(one) - len(other)) > 1:
         return False
     start = 0

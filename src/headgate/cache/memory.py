@@ -1,10 +1,13 @@
 """The reference store: entries in this process, bounded for each tenant, so that none can flush another's.
 
-When a tenant is at its bound, its least recently served entry goes. Expired entries go when they are met and when room is made.
+When a tenant is at its bound, the entry goes that was stored or found by its key the longest ago. What has expired waits in a heap in
+order of time, so that it is cleared away at the tenant's next call without a search: first the vector, when the entry is too old
+to be found by meaning, then the entry itself.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections import OrderedDict
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from headgate.cache.index import Index
 
 ENTRIES_PER_TENANT = 50_000
+_SLACK = 64
+"""Times of entries that were replaced or let go may outnumber the others by so many before they are cleared away."""
 
 
 class MemoryStore:
@@ -53,7 +58,7 @@ class MemoryStore:
         shelf = self._tenants.get(tenant)
         if shelf is None:
             shelf = self._tenants[tenant] = _Shelf(self._per_tenant)
-        shelf.keep(entry)
+        shelf.keep(entry, self._now())
 
     def size(self) -> int:
         """How many entries there are."""
@@ -65,13 +70,14 @@ class MemoryStore:
 
 
 class _Shelf:
-    """One tenant's entries: by key in order of use, and by vector in one index for each partition."""
+    """One tenant's entries: by key in order of use, by vector in one index for each partition, and by the time they end."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
         self._entries: OrderedDict[Key, tuple[int, Entry]] = OrderedDict()
         self._by_number: dict[int, Entry] = {}
         self._indexes: dict[tuple[Namespace, bytes], Index] = {}
+        self._ends: list[tuple[float, int, Key]] = []
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
@@ -87,14 +93,40 @@ class _Shelf:
         self._entries.move_to_end(key)
         return held[1]
 
-    def keep(self, entry: Entry) -> None:
+    def keep(self, entry: Entry, now: float) -> None:
+        self._clear(now)
         self._drop(entry.key)
         while len(self._entries) >= self._bound:
             self._drop(next(iter(self._entries)))
         number = next(self._numbers)
         self._entries[entry.key] = number, entry
+        end = entry.expires
         if entry.vector is not None and entry.partition is not None:
             self._add_vector(number, entry, entry.vector, entry.partition)
+            end = min(end, entry.semantic_until)
+        heapq.heappush(self._ends, (end, number, entry.key))
+        if len(self._ends) > 2 * len(self._entries) + _SLACK:
+            self._ends = [one for one in self._ends if self._is_live(one)]
+            heapq.heapify(self._ends)
+
+    def _is_live(self, end: tuple[float, int, Key]) -> bool:
+        held = self._entries.get(end[2])
+        return held is not None and held[0] == end[1]
+
+    def _clear(self, now: float) -> None:
+        """Let go of what has expired."""
+        ends = self._ends
+        while ends and ends[0][0] <= now:
+            end = heapq.heappop(ends)
+            if not self._is_live(end):
+                continue
+            _, number, key = end
+            entry = self._entries[key][1]
+            if entry.expires <= now:
+                self._drop(key)
+            else:
+                self._forget_vector(entry)
+                heapq.heappush(ends, (entry.expires, number, key))
 
     def _add_vector(self, number: int, entry: Entry, vector: bytes, partition: bytes) -> None:
         import numpy as np
@@ -112,16 +144,11 @@ class _Shelf:
     def nearest(
         self, namespace: Namespace, partition: bytes, vector: Vector, count: int, now: float
     ) -> list[Candidate]:
+        self._clear(now)
         index = self._indexes.get((namespace, partition))
-        while index is not None:
-            found = [(self._by_number[number], near) for number, near in index.nearest(vector, count)]
-            stale = [entry for entry, _ in found if min(entry.expires, entry.semantic_until) <= now]
-            if not stale:
-                return [Candidate(entry, near) for entry, near in found]
-            for entry in stale:
-                self._forget_vector(entry)
-            index = self._indexes.get((namespace, partition))
-        return []
+        if index is None:
+            return []
+        return [Candidate(self._by_number[number], near) for number, near in index.nearest(vector, count)]
 
     def _drop(self, key: Key) -> None:
         held = self._entries.get(key)

@@ -1,7 +1,8 @@
 """The durable store: everything is served from memory, and written behind to a file of its own.
 
 The file may be deleted at any time: it holds nothing but answers that can be bought again. What was stored in the last moments
-before a crash may be missing; what is there is whole, for an entry and its vector are one row.
+before a crash may be missing; what is there is whole, for an entry and its vector are one row. A disk that is full or may not be
+written costs nothing but what a restart would have found.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import msgspec
 
 from headgate.cache.cache import Candidate, Entry, Vector
 from headgate.cache.memory import ENTRIES_PER_TENANT, MemoryStore
+from headgate.model.errors import Conflict, Overloaded
 from headgate.model.tenancy import Key, Namespace
-from headgate.storage.sqlite import Database, connect, migrate
+from headgate.storage.sqlite import Database, migrate
 
 log = logging.getLogger(__name__)
 
@@ -59,30 +61,54 @@ class SqliteStore:
         self._waiting: list[Entry] = []
         self._writing: asyncio.Task[None] | None = None
         self._purged = now()
+        self._prepared = False
+        self._failing = False
         self._closing = asyncio.Event()
 
     @classmethod
     async def open(
         cls, path: Path, *, per_tenant: int = ENTRIES_PER_TENANT, now: Callable[[], float] = time.time
     ) -> SqliteStore:
-        """Open the file and warm the memory. A file that cannot be read is set aside and begun anew, said in the log."""
-        try:
-            await asyncio.to_thread(_prepare, path)
-        except sqlite3.DatabaseError as error:
-            await asyncio.to_thread(_set_aside, path, error)
-            await asyncio.to_thread(_prepare, path)
+        """Open the file and warm the memory. Never raises for what is wrong with the file.
+
+        One that is broken, or was written by a newer version, is set aside and begun anew; one that cannot be opened now is tried
+        again with every write. Both are said in the log.
+        """
         store = cls(path, per_tenant=per_tenant, now=now)
-        await store._warm()
+        try:
+            await store._warm()
+        except Overloaded as error:
+            log.warning("stored answers cannot be read: %s", error.message)
+        except (sqlite3.DatabaseError, Conflict) as error:
+            await asyncio.to_thread(store._database.close)
+            await asyncio.to_thread(_set_aside, path, error)
+            return cls(path, per_tenant=per_tenant, now=now)
         return store
 
     async def _warm(self) -> None:
-        rows = await self._database.query("SELECT entry FROM entries WHERE expires > ? ORDER BY expires", [self._now()])
+        rows = await self._database.call(self._stored)
         decode = msgspec.json.Decoder(Entry).decode
+        skipped = 0
         for (text,) in rows:
             try:
-                self._memory.keep(decode(text))
-            except msgspec.DecodeError as error:
-                log.warning("a stored answer cannot be read and is skipped: %s", error)
+                entry = decode(text)
+                # Read once here: an answer in the form of another version must not be found and then fail.
+                entry.completion  # noqa: B018
+                self._memory.keep(entry)
+            except msgspec.DecodeError:
+                skipped += 1
+        if skipped:
+            log.warning("%d stored answers cannot be read and are skipped", skipped)
+
+    def _stored(self, connection: sqlite3.Connection) -> list[tuple[str]]:
+        self._prepare(connection)
+        query = "SELECT entry FROM entries WHERE expires > ? ORDER BY expires"
+        return connection.execute(query, [self._now()]).fetchall()
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if not self._prepared:
+            migrate(connection, [_SCHEMA])
+            self._prepared = True
 
     def peek(self, key: Key) -> Entry | None:
         """The exact entry."""
@@ -118,15 +144,19 @@ class SqliteStore:
             self._purged = self._now()
         try:
             await self._database.call(lambda connection: self._save(connection, entries, purge=purge))
-        except Exception:
-            log.exception("%d answers could not be written; they stay in memory", len(entries))
+        except Exception as error:
+            if not self._failing:
+                log.warning("answers are kept in memory only, for they cannot be written: %s", error)
+            self._failing = True
+        else:
+            self._failing = False
 
     def _save(self, connection: sqlite3.Connection, entries: list[Entry], *, purge: bool) -> None:
-        if entries:
-            connection.execute(_PUT, [msgspec.json.encode([_row(entry) for entry in entries]).decode()])
+        self._prepare(connection)
         if purge:
             connection.execute("DELETE FROM entries WHERE expires <= ?", [self._now()])
             connection.execute(_BOUND, [self._per_tenant])
+        connection.execute(_PUT, [msgspec.json.encode([_row(entry) for entry in entries]).decode()])
 
     def size(self) -> int:
         """How many entries there are."""
@@ -146,17 +176,11 @@ def _row(entry: Entry) -> list[object]:
     return [key.namespace.tenant, key.namespace.name, key.digest.hex(), entry.expires, text]
 
 
-def _prepare(path: Path) -> None:
-    connection = connect(path)
-    try:
-        migrate(connection, [_SCHEMA])
-    finally:
-        connection.close()
-
-
 def _set_aside(path: Path, error: Exception) -> None:
+    """Move a file out of the way, or leave it when even that cannot be done."""
     aside = path.with_suffix(".broken")
     log.warning("the cache file cannot be read (%s); it is moved to %s and begun anew", error, aside)
-    path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)

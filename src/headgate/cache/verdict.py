@@ -48,8 +48,9 @@ class FixedVerdict:
 
     def judge(self, question: str, stored: str, similarity: float) -> Judgement:
         """Serve when near enough and no guard objects."""
-        confidence = max(0.0, min(1.0, similarity))
-        if similarity < self._threshold:
+        confidence = max(0.0, min(similarity, 1.0))
+        # Written so that NaN, which compares false to everything, is refused too.
+        if not similarity >= self._threshold:
             return Judgement(False, confidence, "similarity")
         guard = differing(question, stored)
         if guard is not None:

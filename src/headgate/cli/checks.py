@@ -98,7 +98,7 @@ def _ledger(connection: sqlite3.Connection) -> Check:
         found = f"each of {proof.calls} calls ended once at most; {proof.sums} running sums equal the journal"
         return Check("ledger", "ok", found)
     found = (
-        f"of {proof.calls} calls {proof.ended_twice} ended twice and {proof.unreserved} were never reserved;"
+        f"of {proof.calls} calls {proof.ended_twice} ended twice and {proof.unheld} were never held;"
         f" {proof.unequal} of {proof.sums} running sums differ from the journal"
     )
     return Check("ledger", "fail", found, "stop the server, keep the file and report it: this must never happen")

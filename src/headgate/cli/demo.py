@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import click
-from click._termui_impl import ProgressBar
 
 from headgate.demo import setting
 from headgate.demo.children import ChildError
@@ -57,9 +57,7 @@ class _Bars:
 
     def __call__(self, what: str, of: int) -> Callable[[], None]:
         """Begin a bar."""
-        bar: ProgressBar[int] = click.progressbar(
-            length=of, label=f"{what:<26}", show_pos=True, file=click.get_text_stream("stderr"), hidden=not self._show
-        )
+        bar = click.progressbar(length=of, label=f"{what:<26}", show_pos=True, file=sys.stderr, hidden=not self._show)
         bar.render_progress()
 
         def step() -> None:

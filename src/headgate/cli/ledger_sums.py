@@ -14,33 +14,34 @@ import msgspec
 _SETTLED = """SELECT scopes, sum(amount >> 32), sum(amount & 4294967295) FROM journal
     WHERE seq <= (SELECT seq FROM folded) AND kind IN ('settle', 'lost') GROUP BY scopes"""
 
-_ENDINGS = """SELECT count(*), coalesce(sum(endings > 1), 0), coalesce(sum(reserved = 0), 0) FROM (
-    SELECT sum(kind = 'reserve') AS reserved, sum(kind IN ('settle', 'release', 'lost')) AS endings FROM journal
-    WHERE kind IN ('reserve', 'settle', 'release', 'lost') GROUP BY id)"""
+_ENDINGS = """SELECT count(*), coalesce(sum(endings > 1), 0), coalesce(sum(holds = 0 AND spent > 0), 0) FROM (
+    SELECT sum(kind = 'hold') AS holds, sum(kind != 'hold') AS endings, max((kind != 'hold') * amount) AS spent FROM journal
+    WHERE kind != 'note' GROUP BY id)"""
+"""A call that was refused when it was to be dispatched may have settled at nothing without a hold."""
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What was found: `calls`, those that `ended_twice` or were `unreserved`, `sums`, and those `unequal` to the journal."""
+    """What was found: `calls`, those that `ended_twice` or cost something `unheld`, `sums`, and those `unequal` to the journal."""
 
     calls: int
     ended_twice: int
-    unreserved: int
+    unheld: int
     sums: int
     unequal: int
 
     @property
     def holds(self) -> bool:
         """True when nothing is wrong."""
-        return (self.ended_twice, self.unreserved, self.unequal) == (0, 0, 0)
+        return (self.ended_twice, self.unheld, self.unequal) == (0, 0, 0)
 
 
 def prove(connection: sqlite3.Connection) -> Proof:
     """Check a ledger. Raises sqlite3.Error when it cannot be read."""
     connection.execute("BEGIN")
     try:
-        calls, twice, unreserved = connection.execute(_ENDINGS).fetchone()
+        calls, twice, unheld = connection.execute(_ENDINGS).fetchone()
         sums, unequal = _sums(connection)
-        return Proof(calls, twice, unreserved, sums, unequal)
+        return Proof(calls, twice, unheld, sums, unequal)
     finally:
         connection.execute("ROLLBACK")
 

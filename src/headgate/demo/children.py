@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.request import Request, urlopen
 
 import msgspec
@@ -60,10 +60,11 @@ async def headgate(*arguments: str, says: bytes, log: Path, environ: Mapping[str
             stderr=errors,
             env={**os.environ, **environ},
         )
+    said = cast("asyncio.StreamReader", process.stdout)
     child = Child(process, "")
     try:
-        child.url = await asyncio.wait_for(_url(process, says), START_SECONDS)
-        drain = asyncio.create_task(_drained(process))
+        child.url = await asyncio.wait_for(_url(said, says), START_SECONDS)
+        drain = asyncio.create_task(_drained(said))
         yield child
         await child.stop()
         await drain
@@ -76,18 +77,16 @@ async def headgate(*arguments: str, says: bytes, log: Path, environ: Mapping[str
             await process.wait()
 
 
-async def _url(process: asyncio.subprocess.Process, says: bytes) -> str:
-    assert process.stdout is not None
-    while line := await process.stdout.readline():
+async def _url(said: asyncio.StreamReader, says: bytes) -> str:
+    while line := await said.readline():
         if says in line:
             return next(word for word in line.decode().split() if word.startswith("http://"))
     raise EOFError
 
 
-async def _drained(process: asyncio.subprocess.Process) -> None:
+async def _drained(said: asyncio.StreamReader) -> None:
     """Read what else it says, so that it never waits for us."""
-    assert process.stdout is not None
-    while await process.stdout.read(65_536):
+    while await said.read(65_536):
         pass
 
 

@@ -46,9 +46,16 @@ class Demo:
         self._progress = progress
 
     async def run(
-        self, trace: list[TraceRequest] | None = None, *, meanwhile: tuple[float, Callable[[], Awaitable[object]]] | None = None
+        self,
+        trace: list[TraceRequest] | None = None,
+        *,
+        meanwhile: tuple[float, Callable[[], Awaitable[object]]] | None = None,
+        outage: bool = True,
     ) -> Report:
-        """Everything from start to report. `meanwhile` is (seconds, what to do then), for those who break things on purpose.
+        """Everything from start to report.
+
+        `meanwhile` is (seconds, what to do then), for those who break things on purpose; `outage`: whether the cheap provider
+        goes down in the middle, which bills for answers that broke off while nobody could see how much of them was made.
 
         Raises ChildError when a process does not start.
         """
@@ -67,7 +74,11 @@ class Demo:
             without = _billed({RICH: await _stats(providers[RICH])})
             for provider in providers.values():
                 await control(f"{provider.url}/_sim/reset", {})
-            outcomes, died = await self._through_headgate(stack, trace, providers, meanwhile)
+            events = [
+                *([(MIDDLE, lambda: _outage(providers[CHEAP]))] if outage else []),
+                *([] if meanwhile is None else [meanwhile]),
+            ]
+            outcomes, died = await self._through_headgate(trace, providers, events)
             stats = {model: await _stats(provider) for model, provider in providers.items()}
         billed, lost = await read_ledger(self.data / "headgate.db")
         spend = Spend(
@@ -88,10 +99,9 @@ class Demo:
 
     async def _through_headgate(
         self,
-        stack: AsyncExitStack,
         trace: list[TraceRequest],
         providers: dict[str, Child],
-        meanwhile: tuple[float, Callable[[], Awaitable[object]]] | None,
+        events: list[tuple[float, Callable[[], Awaitable[object]]]],
     ) -> tuple[list[Outcome], bool]:
         async with AsyncExitStack() as inner:
             gateway: Child = await inner.enter_async_context(self._headgate(providers))
@@ -100,12 +110,6 @@ class Demo:
             for tenant in TENANTS:
                 clients[tenant] = Client(gateway.url, await _key(gateway, tenant))
                 inner.push_async_callback(clients[tenant].close)
-
-            async def outage() -> None:
-                rule = [{"fault": f"refuse:{setting.OUTAGE_SECONDS}", "calls": {"from": 1, "to": 1}}]
-                await control(f"{providers[CHEAP].url}/_sim/script", rule)
-
-            events = [(MIDDLE, outage), *([meanwhile] if meanwhile else [])]
             done = self._progress("through Headgate", len(trace))
             outcomes = await replay(trace, clients, done=done, events=events)
             died = not gateway.alive
@@ -134,6 +138,11 @@ class Demo:
             log=self.folder / "headgate.log",
             environ={"HEADGATE_ADMIN_KEY": ADMIN_KEY},
         )
+
+
+async def _outage(provider: Child) -> None:
+    rule = [{"fault": f"refuse:{setting.OUTAGE_SECONDS}", "calls": {"from": 1, "to": 1}}]
+    await control(f"{provider.url}/_sim/script", rule)
 
 
 async def _key(gateway: Child, tenant: str) -> str:

@@ -109,15 +109,19 @@ def lines(report: Report, *, cap: str) -> list[str]:
     spend = report.spend
     told = [
         "",
-        f"{report.requests} requests of four tenants in {report.seconds:.0f} s, {report.answered} answered, "
-        f"{report.provider_calls} provider calls",
+        (
+            f"{report.requests} requests of four tenants in {report.seconds:.0f} s, {report.answered} answered, "
+            f"{report.provider_calls} provider calls"
+        ),
         "",
         "Spend                                             USD",
         _money("everything asked of gpt-4o, without Headgate", spend.without),
         _money("routed, but without cache and coalescing", spend.without_cache),
         _money("with Headgate, by the providers' own count", spend.with_headgate),
-        f"  saved                                        {_share(spend.without - spend.with_headgate, spend.without)} of the first, "
-        f"{_share(spend.without_cache - spend.with_headgate, spend.without_cache)} of the second",
+        (
+            f"  saved                                        {_share(spend.without - spend.with_headgate, spend.without)} of the"
+            f" first, {_share(spend.without_cache - spend.with_headgate, spend.without_cache)} of the second"
+        ),
         _money("billed to tenants, by the journal", spend.journal) + _difference(spend),
         "",
         "Source      requests   share      p50      p95      p99  ms",
@@ -134,8 +138,10 @@ def lines(report: Report, *, cap: str) -> list[str]:
         f"Wrong answers, against the trace's labels: {wrong} of {report.from_stock} not asked of a provider anew"
         + (f"  {report.wrong}" if wrong else ""),
         f"  on look-alikes (other number, product, negated, direction): {of_lookalikes} of {report.lookalikes}",
-        f"Budget: {BUDGET_TENANT} spent {to_usd(report.budget_tenant_cost)} of its {cap} USD; "
-        f"{report.budget_refusals} requests refused with 402",
+        (
+            f"Budget: {BUDGET_TENANT} spent {to_usd(report.budget_tenant_cost)} of its {cap} USD; "
+            f"{report.budget_refusals} requests refused with 402"
+        ),
         f"Errors seen by clients: {sum(report.errors.values())}" + (f"  {report.errors}" if report.errors else "")
         + "  (the cheap provider was down for 2 s in the middle)",
     ]

@@ -97,7 +97,12 @@ class Limits:
             raise
         if not taken.allowed:
             self._leave(tenant)
-            raise RateLimited(f"Too many requests: the limit is {policy.rpm} a minute.", retry_after=taken.retry_after)
+            raise RateLimited(
+                f"Too many requests: the limit is {policy.rpm} a minute.",
+                retry_after=taken.retry_after,
+                limit=policy.rpm,
+                reset=taken.reset,
+            )
         return Permit(self, tenant, RateState(policy.rpm, taken.remaining, taken.reset))
 
     def running(self, tenant: str) -> int:

@@ -6,26 +6,25 @@ authorised on the path before (`app.py`).
 
 from __future__ import annotations
 
-from datetime import datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 from starlette.exceptions import HTTPException
 
 from headgate.assembly import Engine
 from headgate.budget.budget import balances
 from headgate.model.chat import Json
-from headgate.model.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound
+from headgate.model.errors import InvalidRequest, MethodNotAllowed
 from headgate.model.money import from_usd, to_usd
 from headgate.model.tenancy import WINDOWS, KeyRecord, Policy, Tenant
-from headgate.server.edge import error_headers
+from headgate.server.edge import no_such_path
 from headgate.server.reference import describe_calls
-from headgate.server.usage import usage_report
+from headgate.server.usage import query_of, usage_report
 from headgate.tenants.tenants import IssuedKey, Tenants
 
 
@@ -33,7 +32,9 @@ def _nano(value: Any) -> Any:
     """USD as people write it, "1.25" or 1.25, as nano-USD; a float is taken by its shortest decimal text."""
     if isinstance(value, float):
         value = repr(value)
-    return from_usd(value) if isinstance(value, (str, int, Decimal)) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ValueError('an amount of money is written as "1.25"')  # noqa: TRY004 - pydantic reads ValueError only
+    return from_usd(value)
 
 
 Usd = Annotated[int, BeforeValidator(_nano), Field(json_schema_extra={"type": "string", "examples": ["10.00"]})]
@@ -68,8 +69,8 @@ class TenantBody(Body):
 
     name: str
     budget: BudgetBody | None = None
-    rpm: int | None = Field(None, description="Requests a minute.")
-    concurrency: int | None = Field(None, description="Requests at the same time.")
+    rpm: StrictInt | None = Field(None, description="Requests a minute.")
+    concurrency: StrictInt | None = Field(None, description="Requests at the same time.")
     policy: PolicyBody | None = None
 
 
@@ -78,8 +79,8 @@ class TenantChange(Body):
 
     name: str | None = None
     budget: BudgetBody | None = None
-    rpm: int | None = None
-    concurrency: int | None = None
+    rpm: StrictInt | None = None
+    concurrency: StrictInt | None = None
     policy: PolicyBody | None = None
 
 
@@ -96,7 +97,7 @@ class KeyBody(Body):
 class RotateBody(Body):
     """`grace`: seconds that the old key goes on working."""
 
-    grace: float = Field(0.0, ge=0, le=31_536_000)
+    grace: float = Field(0.0, ge=0, le=31_536_000, strict=True)
 
 
 def management(engine: Engine) -> FastAPI:
@@ -107,6 +108,7 @@ def management(engine: Engine) -> FastAPI:
         description="An AI gateway for multi-tenant products. Send `Authorization: Bearer <key>`; /admin needs the admin key.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     _add_errors(app)
     _add_tenants(app, engine.tenants)
@@ -156,7 +158,7 @@ def _add_keys(app: FastAPI, tenants: Tenants) -> None:
     async def create_key(body: KeyBody) -> Json:
         """Create a key. The answer is the only time it is shown."""
         tenant = await tenants.called(body.tenant)
-        expires = None if body.expires is None else body.expires.timestamp()
+        expires = None if body.expires is None else _utc(body.expires).timestamp()
         return _issued(
             await tenants.create_key(tenant.id, name=body.name, role=body.role, user=body.user, expires=expires)
         )
@@ -222,7 +224,8 @@ def _add_money(app: FastAPI, engine: Engine) -> None:
     ) -> Json:
         """The journal, summed."""
         chosen = None if tenant is None else (await tenants.called(tenant)).id
-        return await usage_report(ledger, chosen, dict(request.query_params))
+        known = ("tenant", "from", "to", "group_by")
+        return await usage_report(ledger, chosen, query_of(request.scope["query_string"], known))
 
     @app.get("/admin/health", tags=["health"])
     async def health() -> Json:
@@ -230,6 +233,11 @@ def _add_money(app: FastAPI, engine: Engine) -> None:
         faults = await engine.faults()
         stores = {name: fault or "ok" for name, fault in faults.items()}
         return {"stores": stores, "deployments": engine.gateway.routing.health()}
+
+
+def _utc(moment: datetime) -> datetime:
+    """A time without a zone is in UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _policy(body: TenantBody | TenantChange) -> dict[str, Any]:
@@ -272,24 +280,26 @@ def _usd(nano: int | None) -> str | None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Every error in OpenAI's shape."""
+    """Errors leave the application, so that app.py writes them as it does all others."""
 
-    @app.exception_handler(GatewayError)
-    async def gateway_error(_: Request, error: GatewayError) -> JSONResponse:
-        headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-        return JSONResponse(error.body(), error.status, headers)
+    @app.exception_handler(Exception)
+    async def leaves(_: Request, error: Exception) -> Response:
+        raise error
 
     @app.exception_handler(RequestValidationError)
-    async def unreadable(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def unreadable(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:])
         message = first["msg"].removeprefix("Value error, ")
         text = f"`{place}`: {message}." if place else f"The body is not as it should be: {message}."
-        return await gateway_error(request, InvalidRequest(text, param=place or None))
+        raise InvalidRequest(text, param=place or None)
 
     @app.exception_handler(HTTPException)
-    async def lost(request: Request, error: HTTPException) -> JSONResponse:
+    async def lost(request: Request, error: HTTPException) -> Response:
         path = request.scope["path"]
         if error.status_code == 405:
-            return await gateway_error(request, MethodNotAllowed(f"{path} does not take {request.method}."))
-        return await gateway_error(request, NotFound(f"There is no {path}; the paths are listed at /docs."))
+            allow = (error.headers or {}).get("Allow", "")
+            raise MethodNotAllowed(f"{path[:200]} does not take {request.method}.", allow=allow)
+        if error.status_code == 404:
+            raise no_such_path(path)
+        raise InvalidRequest(f"{error.detail}.")

@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from urllib.parse import parse_qsl
 
-from headgate.model.errors import Forbidden, GatewayError, Internal, InvalidRequest, MethodNotAllowed, NotFound
+from headgate.model.errors import Forbidden, GatewayError, Internal, MethodNotAllowed
 from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
 from headgate.server.chat import ChatDoor
-from headgate.server.edge import HttpLimits, Receive, Scope, Send, Sender
+from headgate.server.edge import (
+    JSON_TYPE,
+    HttpLimits,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    Sender,
+    decode_json,
+    no_such_path,
+    read_body,
+)
 from headgate.server.embeddings import EmbeddingsDoor
-from headgate.server.usage import usage_report
+from headgate.server.usage import query_of, usage_report
 from headgate.server.wishes import credential
 from headgate.tenants.tenants import Tenants
 
 log = logging.getLogger(__name__)
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Door = Callable[[Principal, Scope, Receive, Sender], Awaitable[None]]
 Probe = Callable[[], Awaitable[dict[str, str]]]
 
 
@@ -51,78 +62,96 @@ class App:
         self._new_id = new_id
         self._chat = ChatDoor(gateway, limits)
         self._embeddings = EmbeddingsDoor(gateway, limits)
+        self._doors: dict[str, tuple[str, Door]] = {"/chat": ("POST", self._chat.ask)}
+        for prefix in ("/v1", ""):
+            self._doors[f"{prefix}/chat/completions"] = "POST", self._chat.completions
+            self._doors[f"{prefix}/embeddings"] = "POST", self._embeddings.embeddings
+            self._doors[f"{prefix}/models"] = "GET", self._embeddings.models
+            self._doors[f"{prefix}/usage"] = "GET", self._usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Lifespan is the runner's business; only HTTP is spoken here."""
         if scope["type"] != "http":
             raise RuntimeError(f"Headgate speaks HTTP only, not {scope['type']}")
-        sender = Sender(scope, send)
+        sender = Sender(scope, send, self._new_id)
         try:
             await self._route(scope, receive, sender)
         except GatewayError as error:
             await self._refuse(error, sender)
         except Exception:
-            id = self._new_id()
-            log.exception("request %s broke", id)
-            await self._refuse(Internal(f"Internal error; its details are in the log under {id}."), sender)
+            log.exception("request %s broke", sender.id())
+            await self._refuse(Internal(f"Internal error; its details are in the log under {sender.id()}."), sender)
 
     async def _refuse(self, error: GatewayError, send: Sender) -> None:
         """An error after the status line can only end the connection; the door has told of it inside the stream."""
         if not send.started:
-            await send.error(error, self._limits, [(b"x-request-id", self._new_id().encode())])
+            await send.error(error, self._limits)
 
     async def _route(self, scope: Scope, receive: Receive, send: Sender) -> None:
         path: str = scope["path"]
-        if path.startswith("/v1/"):
-            path = path[3:]
-        if path == "/chat/completions":
-            caller = await self._caller(scope, "POST")
-            return await self._chat.completions(caller, scope, receive, send)
-        if path == "/chat" and scope["path"] == "/chat":
-            return await self._chat.ask(await self._caller(scope, "POST"), scope, receive, send)
-        if path == "/embeddings":
-            return await self._embeddings.embeddings(await self._caller(scope, "POST"), scope, receive, send)
-        if path == "/models":
-            return await self._embeddings.models(await self._caller(scope, "GET"), send)
-        if path.startswith("/models/"):
-            caller = await self._caller(scope, "GET")
-            return await self._embeddings.model(caller, path.removeprefix("/models/"), send)
-        if path == "/usage":
-            caller = await self._caller(scope, "GET")
-            report = await usage_report(self._gateway.budget.ledger, caller.tenant, _query(scope))
-            return await send.json(report)
+        found = self._doors.get(path)
+        if found is not None:
+            method, door = found
+            _only(method, scope)
+            caller = await self._tenants.authenticate(credential(scope["headers"]))
+            return await door(caller, scope, receive, send)
+        for prefix in ("/v1/models/", "/models/"):
+            if path.startswith(prefix):
+                _only("GET", scope)
+                caller = await self._tenants.authenticate(credential(scope["headers"]))
+                return await self._embeddings.model(caller, path.removeprefix(prefix), send)
         await self._operate(scope, receive, send)
+
+    async def _usage(self, caller: Principal, scope: Scope, _: Receive, send: Sender) -> None:
+        query = query_of(scope["query_string"], {"from", "to", "group_by"})
+        await send.json(await usage_report(self._gateway.budget.ledger, caller.tenant, query))
 
     async def _operate(self, scope: Scope, receive: Receive, send: Sender) -> None:
         """What operators and their tools ask."""
         path: str = scope["path"]
-        if path == "/healthz":
-            return await send.json({"status": "alive"})
-        if path == "/readyz":
-            faults = {name: fault for name, fault in (await self._probe()).items() if fault}
-            status = {"status": "unready", "faults": faults} if faults else {"status": "ready"}
-            return await send.json(status, status=503 if faults else 200)
-        if path == "/metrics":
-            text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-            return await send.whole(200, [text], self._metrics())
+        if path in ("/healthz", "/readyz", "/metrics"):
+            _only("GET", scope)
+            return await self._tell(path, send)
         if path in ("/docs", "/openapi.json"):
-            return await self._management(scope, receive, send)
+            return await self._manage(scope, receive, send)
         if path == "/admin" or path.startswith("/admin/"):
             caller = await self._tenants.authenticate(credential(scope["headers"]))
             if caller.role != "admin":
                 raise Forbidden("Only the admin key may use /admin.")
-            return await self._management(scope, receive, send)
-        raise NotFound(f"There is no {path}; the paths are listed at /docs.")
+            return await self._manage(scope, receive, send)
+        raise no_such_path(path)
 
-    async def _caller(self, scope: Scope, method: str) -> Principal:
-        if scope["method"] != method:
-            raise MethodNotAllowed(f"{scope['path']} takes {method} only.")
-        return await self._tenants.authenticate(credential(scope["headers"]))
+    async def _tell(self, path: str, send: Sender) -> None:
+        if path == "/healthz":
+            return await send.json({"status": "alive"})
+        if path == "/metrics":
+            text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+            return await send.whole(200, [text], self._metrics())
+        faults = {name: fault for name, fault in (await self._probe()).items() if fault}
+        status = {"status": "unready", "faults": faults} if faults else {"status": "ready"}
+        await send.json(status, status=503 if faults else 200)
+
+    async def _manage(self, scope: Scope, receive: Receive, send: Sender) -> None:
+        """Let FastAPI answer, after the body has passed the same checks as every other."""
+        body = await read_body(scope, receive, self._limits.body)
+        if body:
+            decode_json(body, self._limits)
+        parts = [body]
+
+        async def replay() -> Message:
+            return {"type": "http.request", "body": parts.pop()} if parts else await receive()
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", send.id().encode())]
+            await send(message)
+
+        headers = [pair for pair in scope["headers"] if pair[0] != JSON_TYPE[0]]
+        await self._management({**scope, "headers": [*headers, JSON_TYPE]}, replay, named)
 
 
-def _query(scope: Scope) -> dict[str, str]:
-    pairs = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    query = dict(pairs)
-    if len(query) != len(pairs):
-        raise InvalidRequest("A parameter is given twice.")
-    return query
+def _only(method: str, scope: Scope) -> None:
+    """Raises MethodNotAllowed. Who may GET may ask for the headers alone."""
+    given = scope["method"]
+    if given != method and not (given == "HEAD" and method == "GET"):
+        raise MethodNotAllowed(f"{scope['path']} takes {method} only.", allow="GET, HEAD" if method == "GET" else method)

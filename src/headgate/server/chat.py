@@ -21,9 +21,7 @@ from headgate.server.edge import (
     Scope,
     Sender,
     decode_json,
-    error_headers,
     read_body,
-    status_of,
 )
 from headgate.server.wishes import read_wishes
 
@@ -40,6 +38,7 @@ class ChatDoor:
         wishes = read_wishes(scope["headers"])
         request = parse_chat(await read_body(scope, receive, self._limits.body), self._limits)
         async with HangUp(receive), await self._gateway.chat(caller, request, wishes) as reply:
+            send.request_id = reply.id
             await reply.opened()
             if request.stream:
                 await self._stream(reply, request, send)
@@ -73,13 +72,13 @@ class ChatDoor:
             body = decode_json(await read_body(scope, receive, self._limits.body), self._limits)
             request = _question(body)
             async with HangUp(receive), await self._gateway.chat(caller, request, wishes) as reply:
+                send.request_id = reply.id
                 completion = await reply.completion()
                 answer = _answer(reply, completion.text, began)
                 await send.json(answer, headers=wire.reply_headers(reply, final=True))
         except GatewayError as error:
             source = "budget_limit" if isinstance(error, BudgetExceeded) else "error"
-            refusal = {**_plain("", source, began), **error.body()}
-            await send.json(refusal, status=status_of(error, self._limits), headers=error_headers(error))
+            await send.error(error, self._limits, beside=_plain("", source, began))
 
 
 def parse_chat(body: bytes, limits: HttpLimits) -> ChatRequest:

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
 
-from headgate.model.errors import BudgetExceeded, GatewayError, InvalidRequest, TooLarge
+from headgate.model.errors import (
+    BudgetExceeded,
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    TooLarge,
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -46,17 +54,21 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises TooLarge as soon as it is known to be over `limit` bytes."""
+    """The whole body. Raises TooLarge as soon as it is known to be over `limit` bytes, InvalidRequest when it breaks off."""
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > limit:
             raise _too_large(limit)
     message = await receive()
+    if message["type"] == "http.disconnect":
+        raise _broken_off()
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         return _within(body, limit)
     parts, size = [body], len(body)
     while message.get("more_body", False):
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _broken_off()
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > limit:
@@ -68,6 +80,11 @@ def _within(body: bytes, limit: int) -> bytes:
     if len(body) > limit:
         raise _too_large(limit)
     return body
+
+
+def _broken_off() -> InvalidRequest:
+    """Nobody will read this; it keeps a request of which a part came from being answered, and paid, as if it were whole."""
+    return InvalidRequest("The body broke off.")
 
 
 def _too_large(limit: int) -> TooLarge:
@@ -115,13 +132,15 @@ def _inside(value: Any) -> Sequence[Any]:
 class Sender:
     """One response. Knows whether its status line has gone, and sends a whole response in one write where the server can.
 
-    It is an ASGI `send` itself, for applications that want one.
+    It is an ASGI `send` itself, for applications that want one. `request_id` is the call's once there is one.
     """
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, new_id: Callable[[], str]) -> None:
         self._send = send
+        self._new_id = new_id
         self._at_once = WHOLE in scope.get("extensions", ())
         self.started = False
+        self.request_id: str | None = None
 
     async def __call__(self, message: Message) -> None:
         """Pass an ASGI message on."""
@@ -140,9 +159,16 @@ class Sender:
         """Send a value as JSON."""
         await self.whole(status, [JSON_TYPE, *headers], msgspec.json.encode(value))
 
-    async def error(self, error: GatewayError, limits: HttpLimits, headers: Sequence[Header] = ()) -> None:
-        """Send an error in OpenAI's shape."""
-        await self.json(error.body(), status=status_of(error, limits), headers=[*error_headers(error), *headers])
+    def id(self) -> str:
+        """The request id: the call's, or one of its own for what never became a call."""
+        if self.request_id is None:
+            self.request_id = self._new_id()
+        return self.request_id
+
+    async def error(self, error: GatewayError, limits: HttpLimits, beside: Mapping[str, object] | None = None) -> None:
+        """Send an error in OpenAI's shape, with other fields `beside` it."""
+        headers = [*error_headers(error), (b"x-request-id", self.id().encode())]
+        await self.json({**(beside or {}), **error.body()}, status=status_of(error, limits), headers=headers)
 
     async def start(self, headers: Sequence[Header]) -> None:
         """Begin a stream; the status is 200."""
@@ -157,6 +183,11 @@ class Sender:
         await self._send({"type": "http.response.body", "body": b""})
 
 
+def no_such_path(path: str) -> NotFound:
+    """There is nothing here."""
+    return NotFound(f"There is no {path[:200]}; the paths are listed at /docs.")
+
+
 def status_of(error: GatewayError, limits: HttpLimits) -> int:
     """The status line of an error."""
     return limits.budget_status if isinstance(error, BudgetExceeded) else error.status
@@ -165,12 +196,25 @@ def status_of(error: GatewayError, limits: HttpLimits) -> int:
 def error_headers(error: GatewayError) -> list[Header]:
     """`Retry-After` where waiting helps, and `x-should-retry` where SDKs would guess wrong: they repeat every 409 and 429."""
     headers: list[Header] = []
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, RateLimited) and error.limit is not None:
+        headers.extend(rate_headers(error.limit, 0, error.reset))
     if error.retry_after is not None or error.status in (429, 503):
         wait = 1.0 if error.retry_after is None else error.retry_after
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))
     if isinstance(error, BudgetExceeded) or error.status == 409:
         headers.append((b"x-should-retry", b"true" if error.retryable else b"false"))
     return headers
+
+
+def rate_headers(limit: int, remaining: int, reset: float) -> list[Header]:
+    """OpenAI's rate-limit headers; `reset` is in seconds, and written as `1.500s`."""
+    return [
+        (b"x-ratelimit-limit-requests", b"%d" % limit),
+        (b"x-ratelimit-remaining-requests", b"%d" % remaining),
+        (b"x-ratelimit-reset-requests", b"%.3fs" % reset),
+    ]
 
 
 class HangUp:

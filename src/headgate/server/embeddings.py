@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from headgate.model.chat import Json
-from headgate.model.errors import InvalidRequest, UnknownModel
+from headgate.model.errors import InvalidRequest
 from headgate.model.money import to_usd
+from headgate.model.record import CallRecord
 from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
-from headgate.server.edge import HangUp, HttpLimits, Receive, Scope, Sender, decode_json, read_body
+from headgate.server.edge import HangUp, Header, HttpLimits, Receive, Scope, Sender, decode_json, read_body
 from headgate.server.wishes import read_wishes
 
 MOST_INPUTS = 2_048
@@ -28,26 +29,32 @@ class EmbeddingsDoor:
         body = _checked(decode_json(await read_body(scope, receive, self._limits.body), self._limits))
         async with HangUp(receive):
             embedded = await self._gateway.embed(caller, body, wishes)
-            record = embedded.record
-            headers = [
-                (b"x-request-id", record.id.encode()),
-                (b"x-headgate-source", b"live"),
-                (b"x-headgate-cache", b"bypass"),
-                (b"x-headgate-deployment", (record.deployment or "").encode("latin-1", "replace")),
-                (b"x-headgate-cost-usd", to_usd(record.cost).encode()),
-            ]
-            await send.json(embedded.body, headers=headers)
+            send.request_id = embedded.record.id
+            await send.json(embedded.body, headers=_headers(embedded.record))
 
-    async def models(self, caller: Principal, send: Sender) -> None:
+    async def models(self, caller: Principal, _scope: Scope, _receive: Receive, send: Sender) -> None:
         """All public names that this caller may use."""
         listed = [_model(name) for name in self._gateway.routing.models(caller.policy)]
         await send.json({"object": "list", "data": listed})
 
     async def model(self, caller: Principal, name: str, send: Sender) -> None:
-        """One of them. Raises UnknownModel."""
-        if name not in self._gateway.routing.models(caller.policy):
-            raise UnknownModel(f"There is no model `{name}`, or this key may not use it.", param="model")
+        """One of them, also as `provider/model`. Raises UnknownModel or ModelNotAllowed."""
+        self._gateway.routing.check(caller.policy, name)
         await send.json(_model(name))
+
+
+def _headers(record: CallRecord) -> list[Header]:
+    waited = sum(attempt.seconds for attempt in record.attempts)
+    return [
+        (b"x-request-id", record.id.encode()),
+        (b"x-headgate-source", b"live"),
+        (b"x-headgate-cache", b"bypass"),
+        (b"x-headgate-deployment", record.attempts[-1].deployment.encode("latin-1", "replace")),
+        (b"x-headgate-attempts", b"%d" % len(record.attempts)),
+        (b"x-headgate-overhead-ms", b"%.2f" % (max(0.0, record.duration - waited) * 1000)),
+        (b"x-headgate-cost-usd", to_usd(record.cost).encode()),
+        (b"x-headgate-saved-usd", to_usd(record.saved).encode()),
+    ]
 
 
 def _model(name: str) -> Json:
@@ -60,9 +67,22 @@ def _checked(body: Any) -> Json:
     model, given = body.get("model"), body.get("input")
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` must be a text that is not empty.", param="model")
-    inputs = given if isinstance(given, list) else [given]
-    if not inputs or not all(isinstance(one, str) and one for one in inputs):
-        raise InvalidRequest("`input` must be a text or a list of texts, none of them empty.", param="input")
-    if len(inputs) > MOST_INPUTS:
-        raise InvalidRequest(f"`input` holds {len(inputs)} texts; at most {MOST_INPUTS} are allowed.", param="input")
+    if not _embeddable(given):
+        raise InvalidRequest(
+            "`input` must be a text, a list of texts, or tokens as whole numbers, none of them empty.", param="input"
+        )
+    if isinstance(given, list) and not _tokens(given) and len(given) > MOST_INPUTS:
+        raise InvalidRequest(f"`input` holds {len(given)} items; at most {MOST_INPUTS} are allowed.", param="input")
     return body
+
+
+def _embeddable(given: Any) -> bool:
+    if not given:
+        return False
+    if not isinstance(given, list):
+        return isinstance(given, str)
+    return _tokens(given) or all(isinstance(one, str) and one for one in given) or all(_tokens(one) for one in given)
+
+
+def _tokens(given: Any) -> bool:
+    return isinstance(given, list) and bool(given) and all(type(one) is int and 0 <= one < 2**31 for one in given)

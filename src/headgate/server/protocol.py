@@ -1,11 +1,15 @@
-"""uvicorn's HTTP protocol with three manners of ours: bounded headers; errors in OpenAI's shape even where the request is so broken
-that no application sees it (two Content-Lengths, garbage, an unfinished line); and a whole response in one write.
+"""uvicorn's HTTP protocol with four manners of ours: bounded headers; errors in OpenAI's shape even where the request is so broken
+that no application sees it (two Content-Lengths, garbage, an unfinished line); an end for clients that read nothing of what they
+asked for; and a whole response in one write.
 
 The last spares each of our twenty headers two regular expressions and a round through ASGI's two messages, a tenth of what a cached
 answer costs. Header values of such a response are checked here for what would end a header.
 """
 
 from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
 
 import httptools
 import msgspec
@@ -19,14 +23,16 @@ MOST_HEADER_BYTES = 65_536
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its response, which may come whole."""
+    """One request and its response, which may come whole. `write_patience`: seconds that a client may read nothing."""
+
+    write_patience: ClassVar[float] = 60.0
 
     async def send(self, message: Message) -> None:  # type: ignore[override] # one message more than ASGI has
         """Take an ASGI message, or `WHOLE`: status, headers and body at once."""
+        if self.flow.write_paused and not self.disconnected:
+            await self._drained()
         if message["type"] != WHOLE:
             return await super().send(message)  # type: ignore[arg-type]
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
         if self.disconnected:
             return
         self.response_started = self.response_complete = True
@@ -46,8 +52,19 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
 
+    async def _drained(self) -> None:
+        """Wait until the client has read, or cut it off: what it holds, its place among them, is wanted by others."""
+        try:
+            async with asyncio.timeout(self.write_patience):
+                await self.flow.drain()
+        except TimeoutError:
+            self.transport.abort()
+
+
 class BoundedHttp(HttpToolsProtocol):
     """One connection."""
+
+    cycle_type: ClassVar[type[Cycle]] = Cycle
 
     def on_message_begin(self) -> None:
         """A request starts: nothing of its headers has been seen."""
@@ -64,7 +81,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The request is known: its task has been made but has not run yet, so its response can still learn our manner."""
         super().on_headers_complete()
-        self.cycle.__class__ = Cycle
+        self.cycle.__class__ = self.cycle_type
         self.scope["extensions"] = {WHOLE: {}}
 
     def send_400_response(self, msg: str) -> None:

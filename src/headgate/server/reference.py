@@ -23,6 +23,7 @@ _ERROR = {
         }
     },
 }
+_REFUSED = {"description": "An error in OpenAI's shape", "content": {"application/json": {"schema": _ERROR}}}
 _CHAT = {
     "type": "object",
     "required": ["model", "messages"],
@@ -51,9 +52,13 @@ _EMBED = {
     "required": ["model", "input"],
     "properties": {
         "model": {"type": "string"},
-        "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+        "input": {
+            "oneOf": [{"type": "string"}, {"type": "array", "items": {}}],
+            "description": "A text, a list of texts, or tokens as whole numbers.",
+        },
     },
 }
+_MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _WISHES = (
     ("x-headgate-cache", "default, no-cache, no-store, only-if-cached or exact"),
     ("x-headgate-cache-ttl", "seconds that the answer is kept"),
@@ -75,6 +80,12 @@ def describe_calls(app: FastAPI) -> None:
             document = get_openapi(
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"]["default"] = _REFUSED
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
             document["paths"] = {**_calls(), **document["paths"]}
             document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}]
@@ -93,6 +104,7 @@ def _calls() -> Json:
         "/v1/chat/completions": {"post": _call("Answer a chat, as JSON or as a stream", "calls", _CHAT, wishes)},
         "/v1/embeddings": {"post": _call("Turn texts into vectors", "calls", _EMBED, wishes)},
         "/v1/models": {"get": _call("The models that this key may use", "calls")},
+        "/v1/models/{model}": {"get": _call("One of them", "calls", parameters=[_MODEL])},
         "/v1/usage": {"get": _call("What this tenant used, saved and paid", "calls", parameters=_usage_parameters())},
         "/chat": {"post": _call("Answer one question", "calls", _ASK, wishes)},
         "/healthz": {"get": _call("Is the process alive", "operation")},
@@ -116,10 +128,7 @@ def _call(summary: str, tag: str, body: Json | None = None, parameters: list[Jso
         "tags": [tag],
         "responses": {
             "200": {"description": "OK"},
-            "default": {
-                "description": "An error in OpenAI's shape",
-                "content": {"application/json": {"schema": _ERROR}},
-            },
+            "default": _REFUSED,
         },
     }
     if parameters:

@@ -1,14 +1,18 @@
 """Running the server: one process, one event loop, a clean end.
 
-SIGTERM and SIGINT stop the listening, let answers under way finish, settle, write the ledger and only then exit.
+SIGTERM and SIGINT stop the listening, let answers under way finish, settle, write the ledger and only then exit. A second signal
+cuts the answers short and still settles; a third one is the system's and kills.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -16,6 +20,7 @@ import uvicorn
 import uvloop
 
 from headgate.assembly import Engine, open_engine
+from headgate.coalesce import Flights
 from headgate.config import Config
 from headgate.model.ids import Ids
 from headgate.server.admin import management
@@ -40,6 +45,9 @@ def run(prepared: Prepared, *, data: Path, host: str, port: int, announce: Annou
     Raises OSError when the port is taken, and what `open_engine` raises.
     """
     listener = _listen(host, port)
+    # Read when numpy is loaded, which nobody has done yet. A lookup is a product of a matrix and a vector, done in microseconds;
+    # woken threads take milliseconds to agree on who does what.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(prepared, data, listener, announce))
     return 0
@@ -66,32 +74,64 @@ def build_app(config: Config, engine: Engine) -> App:
     )
 
 
+def http_server(app: App) -> uvicorn.Server:
+    """The uvicorn server as Headgate runs it; `await server.serve(sockets=[...])` until `server.should_exit` is set."""
+    return _Server(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http=BoundedHttp,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+        )
+    )
+
+
 async def _serve(prepared: Prepared, data: Path, listener: socket.socket, announce: Announce) -> None:
     async with prepared() as config, open_engine(config, data) as engine:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                build_app(config, engine),
-                loop="none",
-                http=BoundedHttp,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
+        server = http_server(build_app(config, engine))
         # What has been built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         host, port = listener.getsockname()[:2]
+        _obey_signals(server, engine.gateway.flights)
         announce(f"http://{f'[{host}]' if ':' in host else host}:{port}", engine.admin_key)
         await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals alone: uvicorn would raise them again at its own end, before the ledger is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _obey_signals(server: uvicorn.Server, flights: Flights) -> None:
+    """For as long as the loop lives: the first signal ends the server, the second one also what its callers wait for."""
+    loop = asyncio.get_running_loop()
+    cutting: list[asyncio.Task[None]] = []
+
+    def end() -> None:
+        if not server.should_exit:
+            server.should_exit = True
+            return
+        server.force_exit = True
+        cutting.append(loop.create_task(flights.drain(0)))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
 
 
 def _listen(host: str, port: int) -> socket.socket:

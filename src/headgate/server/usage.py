@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from urllib.parse import parse_qsl
 
 from headgate.budget.budget import Statements, UsageQuery, UsageRow
 from headgate.model.chat import Json
@@ -11,11 +13,20 @@ from headgate.model.errors import InvalidRequest
 from headgate.model.money import to_usd
 
 
+def query_of(query: bytes, known: Collection[str]) -> dict[str, str]:
+    """The parameters of a query string. Raises InvalidRequest when one is unknown or given twice."""
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        raise InvalidRequest("A parameter is given twice.")
+    for name in read:
+        if name not in known:
+            raise InvalidRequest(f"Unknown parameter `{name[:80]}`; known are {', '.join(sorted(known))}.", param=name[:80])
+    return read
+
+
 async def usage_report(statements: Statements, tenant: str | None, query: Mapping[str, str]) -> Json:
     """Sum the journal as `from`, `to` and `group_by` of the query string say. Raises InvalidRequest."""
-    unknown = set(query) - {"from", "to", "group_by", "tenant"}
-    if unknown:
-        raise InvalidRequest(f"Unknown parameter `{min(unknown)}`.", param=min(unknown))
     groups = tuple(name.strip() for name in query.get("group_by", "").split(",") if name.strip())
     asked = UsageQuery(
         tenant=tenant,
@@ -41,16 +52,21 @@ def _figures(rows: list[UsageRow]) -> Json:
 
 def _moment(name: str, text: str | None) -> float | None:
     """Unix seconds, or an ISO date or time; without a zone it is UTC."""
-    if text is None or text == "":
+    if not text:
         return None
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        pass
+        seconds = _of_date(text)
+    if not math.isfinite(seconds):
+        raise InvalidRequest(f"`{name}` must be unix seconds or an ISO date such as 2026-11-20.", param=name)
+    return seconds
+
+
+def _of_date(text: str) -> float:
+    """Unix seconds of an ISO date or time, NaN when it is none."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequest(
-            f"`{name}` must be unix seconds or an ISO date such as 2026-11-20.", param=name
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan

@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from headgate.limits.limits import RateState
 from headgate.model.chat import Completion, Delta, Json
 from headgate.model.errors import GatewayError
 from headgate.model.money import to_usd
 from headgate.reply import Reply
-from headgate.server.edge import Header
+from headgate.server.edge import Header, rate_headers
 
 encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
@@ -19,14 +18,13 @@ DONE = b"data: [DONE]\n\n"
 
 def reply_headers(reply: Reply, *, final: bool) -> list[Header]:
     """How the answer was found. `final`: the answer is whole, so what it cost is known too."""
-    trail = reply.trail
+    trail, rate = reply.trail, reply.permit.rate
     headers: list[Header] = [
         (b"x-request-id", reply.id.encode()),
         (b"x-headgate-source", reply.source.encode()),
         (b"x-headgate-cache", trail.cache.encode()),
         (b"x-headgate-overhead-ms", b"%.2f" % (reply.overhead() * 1000)),
-        (b"x-headgate-attempts", b"%d" % len(trail.attempts)),
-        *rate_headers(reply.permit.rate),
+        *rate_headers(rate.limit, rate.remaining, rate.reset_seconds),
     ]
     for name, value in (
         (b"x-headgate-model", trail.model),
@@ -41,21 +39,13 @@ def reply_headers(reply: Reply, *, final: bool) -> list[Header]:
         headers.append((b"x-headgate-confidence", b"%.3f" % trail.confidence))
     if trail.route_confidence is not None:
         headers.append((b"x-headgate-route-confidence", b"%.3f" % trail.route_confidence))
-    if len({attempt.deployment for attempt in trail.attempts}) > 1:
+    if any(attempt.deployment != trail.deployment for attempt in trail.attempts):
         headers.append((b"x-headgate-fallback", b"true"))
     if final:
+        headers.append((b"x-headgate-attempts", b"%d" % len(trail.attempts)))
         headers.append((b"x-headgate-cost-usd", to_usd(reply.cost).encode()))
         headers.append((b"x-headgate-saved-usd", to_usd(reply.saved).encode()))
     return headers
-
-
-def rate_headers(rate: RateState) -> list[Header]:
-    """OpenAI's rate-limit headers; the reset is in seconds, as `1.5s`."""
-    return [
-        (b"x-ratelimit-limit-requests", b"%d" % rate.limit),
-        (b"x-ratelimit-remaining-requests", b"%d" % rate.remaining),
-        (b"x-ratelimit-reset-requests", b"%.3gs" % rate.reset_seconds),
-    ]
 
 
 def completion_json(id: str, created: int, completion: Completion) -> bytes:

@@ -20,9 +20,9 @@ def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
     for name, value in headers:
         if name == b"authorization":
             scheme, _, key = value.partition(b" ")
-            if scheme.lower() == b"bearer":
+            if scheme.lower() == b"bearer" and key.strip():
                 return key.strip().decode("latin-1")
-        elif name == b"x-api-key":
+        elif name == b"x-api-key" and value.strip():
             return value.strip().decode("latin-1")
     return ""
 
@@ -36,7 +36,7 @@ def read_wishes(headers: Iterable[tuple[bytes, bytes]]) -> Wishes:
             reader = _READERS.get(header)
             if reader is None:
                 known = ", ".join(sorted(_READERS))
-                raise InvalidRequest(f"Unknown header `{header}`; known are {known}.", param=header)
+                raise InvalidRequest(f"Unknown header `{header[:80]}`; known are {known}.", param=header[:80])
             field, parse = reader
             read[field] = parse(header, _text(header, value))
     return Wishes(**read) if read else _NO_WISHES  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ REASONS = {
 }
 
 
-class Rejection(Exception):  # noqa: N818 - an answer to give, not a failure of ours
+class Rejection(Exception):
     """A call that is answered with an error; `param` and `code` appear where the vendor has them."""
 
     def __init__(

@@ -1,8 +1,9 @@
 """Commits: many callers' rows, written by one thread, a whole batch in one transaction (group commit).
 
-A commit costs about the same for one row as for fifty, so rows that arrive while one is under way share the next. The batch
-is ONE statement with ONE JSON parameter: a statement lets go of the interpreter's lock and takes it back once, while
-`executemany` does so for every row, and each time it may wait for a busy event loop to yield.
+A commit costs about the same for one row as for fifty, so rows that arrive while one is under way share the next. The event
+loop hands over once in each of its turns, whatever number of callers wait in it. The batch is ONE statement with ONE JSON
+parameter: a statement lets go of the interpreter's lock and takes it back once or twice, while a statement for every row does
+so for every row, and each time it may wait for a busy event loop to yield.
 
 Invariant: rows reach the file in the order of `append`, and `durable` returns only when every row appended before it is there.
 A batch that fails is kept and tried again, so a full disk delays rows but never drops one.
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -28,7 +29,16 @@ from headgate.storage.sqlite import Checkpoints
 LOG_PAGES = 16_000
 """Pages (of 4 KiB) to which the log may grow before a commit itself moves them, should the checkpoints fall behind."""
 
-Value = str | int | float | None
+Value = str | int | float | None | tuple["Value", ...]
+"""What a row may hold; a tuple is kept as JSON text."""
+
+
+class _Handover(msgspec.Struct, frozen=True):
+    """What one turn of the loop gives the thread: rows, those who wait for them, and whether it is the last."""
+
+    rows: list[bytes]
+    waiters: list[asyncio.Future[None]]
+    last: bool = False
 
 
 class Commits:
@@ -58,6 +68,7 @@ class Commits:
         """
         self._connection = connection
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        self._cursor = connection.cursor()
         self._insert = insert
         self._checkpoints = checkpoints
         self._limit = limit
@@ -65,17 +76,16 @@ class Commits:
         self._retry = retry
         self._monotonic = monotonic
         self._encode = msgspec.json.Encoder().encode
-        self._queue: deque[bytes | asyncio.Future[None]] = deque()
+        self._queue: queue.SimpleQueue[_Handover] = queue.SimpleQueue()
+        self._rows: list[bytes] = []
+        self._waiters: list[asyncio.Future[None]] = []
         self._backlog: list[bytes] = []
         self._appended = 0
         self._committed = 0
         self._since = 0.0
         self._failure: str | None = None
-        self._signalled = False
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
-        self._work = threading.Lock()
-        self._work.acquire()
         self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
         self._thread.start()
 
@@ -100,10 +110,10 @@ class Commits:
         """Queue a row; it is written with the next batch. Never refuses: what was admitted must be recorded."""
         if not self.pending:
             self._since = self._monotonic()
-        self._queue.append(self._encoded(row))
+        self._rows.append(self._encoded(row))
         self._appended += 1
-        if self._timer is None and not self._signalled:
-            self._timer = asyncio.get_running_loop().call_later(self._linger, self._signal)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._linger, self._lingered)
 
     async def durable(self) -> None:
         """Return when every row appended so far is in the file. Raises Overloaded when it cannot be written now."""
@@ -111,16 +121,23 @@ class Commits:
             return
         if self._closing:
             raise _refused(self._failure or "it is being closed")
-        waiter = asyncio.get_running_loop().create_future()
-        self._queue.append(waiter)
-        self._signal()
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        if not self._waiters:
+            # Not at once: who else waits in this turn of the loop then shares the commit.
+            loop.call_soon(self._hand_over)
+        self._waiters.append(waiter)
         await waiter
 
     async def close(self) -> None:
         """Write what waits, end the thread, close the connection. Raises Overloaded when rows could not be written."""
+        self._hand_over(last=True)
         self._closing = True
-        self._signal()
         await asyncio.to_thread(self._thread.join)
+        while self._rows and self._failure is None:
+            # What came while the thread ended.
+            self._backlog, self._rows = self._backlog + self._rows, []
+            await asyncio.to_thread(self._commit, [])
         if self._timer is not None:
             self._timer.cancel()
         await asyncio.to_thread(self._checkpoints.close)
@@ -135,43 +152,41 @@ class Commits:
         except UnicodeEncodeError:
             return self._encode([_clean(value) for value in row])
 
-    def _signal(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if not self._signalled:
-            self._signalled = True
-            self._work.release()
+    def _lingered(self) -> None:
+        self._timer = None
+        self._hand_over()
+
+    def _hand_over(self, *, last: bool = False) -> None:
+        if (self._rows or self._waiters or last) and not self._closing:
+            self._queue.put(_Handover(self._rows, self._waiters, last))
+            self._rows, self._waiters = [], []
 
     def _run(self) -> None:
-        while True:
-            signalled = self._work.acquire(timeout=self._retry if self._backlog else -1)
-            if signalled:
-                # Before the queue is read: a row that comes after that read then signals again.
-                self._signalled = False
-            # Read before the queue is: whoever waits then waits in what is taken now.
-            closing = self._closing
-            self._commit(self._take())
-            if closing and (self._failure is not None or not self._queue):
-                return
+        last = False
+        while not last:
+            waiters, last = self._take()
+            self._commit(waiters)
 
-    def _take(self) -> list[asyncio.Future[None]]:
-        """Move everything queued into the backlog; the futures of those who wait for it."""
+    def _take(self) -> tuple[list[asyncio.Future[None]], bool]:
+        """Move all that was handed over into the backlog; who waits for it, and whether nothing will follow."""
         waiters: list[asyncio.Future[None]] = []
-        for _ in range(len(self._queue)):
-            item = self._queue.popleft()
-            if isinstance(item, bytes):
-                self._backlog.append(item)
-            else:
-                waiters.append(item)
-        return waiters
+        last = False
+        with contextlib.suppress(queue.Empty):
+            handed = self._queue.get(timeout=self._retry if self._backlog else None)
+            while True:
+                self._backlog += handed.rows
+                waiters += handed.waiters
+                last |= handed.last
+                handed = self._queue.get_nowait()
+        return waiters, last
 
     def _commit(self, waiters: list[asyncio.Future[None]]) -> None:
         """Write the backlog in one statement. Whatever goes wrong is told to the waiters, and the rows stay."""
         begun = self._monotonic()
         try:
             if self._backlog:
-                self._connection.execute(self._insert, ((b"[" + b",".join(self._backlog) + b"]").decode(),))
+                # `executemany`, for `execute` lets go of the interpreter's lock once more, to ask for the last row's id.
+                self._cursor.executemany(self._insert, (((b"[" + b",".join(self._backlog) + b"]").decode(),),))
         except (sqlite3.Error, MemoryError) as error:
             self._failure = str(error)
         else:
@@ -205,4 +220,6 @@ def _refused(failure: str) -> Overloaded:
 
 def _clean(value: Value) -> Value:
     """Text that UTF-8 cannot carry (half of a surrogate pair), with those places replaced."""
+    if isinstance(value, tuple):
+        return tuple(map(_clean, value))
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -1,8 +1,7 @@
 """Metrics: call records counted for Prometheus.
 
 The invariants: `record` neither waits nor raises; a label never holds a user, a prompt, or a name that callers can invent.
-Looking a labelled child up by keywords costs more than counting on it, so children are kept by their label values; how
-many there can be is bounded by the labels themselves.
+How many label values there can be is bounded by the labels themselves.
 
 Attempts, tokens and cost are counted on the record of the call that led the flight; its followers' records only say what
 they saved, so nothing is counted twice.
@@ -13,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from headgate.model.money import NANO_PER_USD
@@ -37,7 +36,8 @@ class PrometheusSink:
         """`routes` and `deployments` are all names that exist: any other is counted as `other`."""
         self.registry = CollectorRegistry()
         deployments = tuple(deployments)
-        self._series = Series(self.registry)
+        self._series = Series()
+        self.registry.register(self._series)
         self._gauges = _Gauges()
         self.registry.register(self._gauges)
         self._route = Labels((*routes, *deployments))
@@ -46,8 +46,6 @@ class PrometheusSink:
         self._model = Labels(deployments, most=MOST_MODELS)
         self._outcome = Labels(most=MOST_REASONS)
         self._reason = Labels(most=MOST_REASONS)
-        self._counters: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
-        self._histograms: dict[tuple[Histogram, str], Histogram] = {}
 
     def gauge(self, name: str, read: Callable[[], Reading], labels: tuple[str, ...] = ()) -> None:
         """Show what `read` returns at each scrape: a number, or with `labels` a number for each tuple of label values.
@@ -76,64 +74,53 @@ class PrometheusSink:
 
     def _call(self, record: CallRecord) -> None:
         series, tenant, source = self._series, self._tenant(record.tenant), record.source
-        self._count(series.requests, (tenant, self._route(record.route), source, str(record.status)))
-        self._observe(series.duration, source, record.duration)
+        series.requests.add((tenant, self._route(record.route), source, str(record.status)))
+        series.duration.observe(record.duration, source)
         series.overhead.observe(record.overhead)
         if record.saved > 0:
-            self._count(series.saved, (tenant, source), record.saved / NANO_PER_USD)
+            series.saved.add((tenant, source), record.saved / NANO_PER_USD)
 
     def _cache(self, record: CallRecord) -> None:
         """A hit names its tier; what every tier missed is one lookup of tier `none`. Refused calls never asked."""
         if record.source == "none" and record.cache == "bypass":
             return
         tier = record.source if record.source in ("exact", "semantic") else NONE
-        self._count(self._series.lookups, (tier, record.cache))
+        self._series.lookups.add((tier, record.cache))
         if record.lookup is not None:
-            self._observe(self._series.lookup, tier, record.lookup)
+            self._series.lookup.observe(record.lookup, tier)
 
     def _led(self, record: CallRecord) -> None:
         series = self._series
         model = self._model(record.deployment or record.model)
         if record.route_reason is not None:
-            self._count(series.decisions, (self._route(record.route), model, self._reason(record.route_reason)))
+            series.decisions.add((self._route(record.route), model, self._reason(record.route_reason)))
             series.confidence.observe(record.route_confidence or 0.0)
         if not record.attempts:
             return
-        series.flights.inc()
+        series.flights.add()
         self._attempts(record)
+        used = record.usage
         for kind, tokens in (
-            ("prompt", record.usage.prompt_tokens),
-            ("completion", record.usage.completion_tokens),
-            ("cached", record.usage.cached_tokens),
-            ("reasoning", record.usage.reasoning_tokens),
+            ("prompt", used.prompt_tokens),
+            ("completion", used.completion_tokens),
+            ("cached", used.cached_tokens),
+            ("reasoning", used.reasoning_tokens),
         ):
             if tokens:
-                self._count(series.tokens, (model, kind), tokens)
+                series.tokens.add((model, kind), tokens)
         if record.cost > 0:
-            self._count(series.cost, (self._tenant(record.tenant), model), record.cost / NANO_PER_USD)
+            series.cost.add((self._tenant(record.tenant), model), record.cost / NANO_PER_USD)
 
     def _attempts(self, record: CallRecord) -> None:
         before = None
         for attempt in record.attempts:
             name, outcome = self._deployment(attempt.deployment), self._outcome(attempt.outcome)
-            self._count(self._series.attempts, (name, outcome))
+            self._series.attempts.add((name, outcome))
             if attempt.first_token is not None:
-                self._observe(self._series.first_token, name, attempt.first_token)
+                self._series.first_token.observe(attempt.first_token, name)
             if before is not None and before[0] != name:
-                self._count(self._series.fallbacks, (before[0], name, before[1]))
+                self._series.fallbacks.add((before[0], name, before[1]))
             before = name, outcome
-
-    def _count(self, counter: Counter, values: tuple[str, ...], amount: float = 1) -> None:
-        child = self._counters.get((counter, values))
-        if child is None:
-            child = self._counters[counter, values] = counter.labels(*values)
-        child.inc(amount)
-
-    def _observe(self, histogram: Histogram, value: str, amount: float) -> None:
-        child = self._histograms.get((histogram, value))
-        if child is None:
-            child = self._histograms[histogram, value] = histogram.labels(value)
-        child.observe(amount)
 
 
 class _Gauges:

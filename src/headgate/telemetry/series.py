@@ -1,8 +1,19 @@
-"""The metrics that call records fill: names, labels, buckets. The names are part of what Headgate promises its users."""
+"""The metrics that call records fill: names, labels, buckets. The names are part of what Headgate promises its users.
+
+Numbers are kept in plain dicts by their label values and become Prometheus' families when they are scraped: a scrape comes every
+some seconds, a call every fraction of a millisecond, and a child of prometheus_client takes a lock for every count.
+
+Invariant: only the event loop counts. A scrape may come from any thread; it reads copies.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
 
 SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 OVERHEAD = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
@@ -22,29 +33,83 @@ GAUGES = {
 """Gauges that assembly fills by giving a function to read."""
 
 
+class Counter:
+    """One number for each tuple of label values; without labels there is one from the start."""
+
+    def __init__(self, name: str, text: str, *labels: str) -> None:
+        self._name = f"headgate_{name}"
+        self._text = text
+        self._labels = labels
+        self._numbers: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+
+    def add(self, values: tuple[str, ...] = (), amount: float = 1.0) -> None:
+        """Count, under these label values."""
+        numbers = self._numbers
+        numbers[values] = numbers.get(values, 0.0) + amount
+
+    def family(self) -> Metric:
+        """What a scrape sees."""
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for values, number in list(self._numbers.items()):
+            family.add_metric(values, number)
+        return family
+
+
+class Histogram:
+    """How many observations fell into each bucket and what they sum to, for each value of its one label, if it has one."""
+
+    def __init__(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> None:
+        self._name = f"headgate_{name}"
+        self._text = text
+        self._bounds = bounds
+        self._labels = labels
+        # The last number is the sum; the one before it counts what exceeds all bounds.
+        self._rows: dict[str, list[float]] = {} if labels else {"": self._empty()}
+
+    def observe(self, amount: float, value: str = "") -> None:
+        """Count one observation, under this label value."""
+        row = self._rows.get(value)
+        if row is None:
+            row = self._rows[value] = self._empty()
+        row[bisect_left(self._bounds, amount)] += 1
+        row[-1] += amount
+
+    def family(self) -> Metric:
+        """What a scrape sees: each bucket counts the smaller ones too."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        for value, row in list(self._rows.items()):
+            *counts, total = row
+            buckets = list(zip(names, accumulate(counts), strict=True))
+            family.add_metric([value] if self._labels else [], buckets=buckets, sum_value=total)
+        return family
+
+    def _empty(self) -> list[float]:
+        return [0.0] * (len(self._bounds) + 2)
+
+
 class Series:
-    """The counters and histograms of one registry."""
+    """The counters and histograms of one registry, and the collector that shows them."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"headgate_{name}", text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"headgate_{name}", text, labels, buckets=buckets, registry=registry)
-
-        self.requests = counter("requests_total", "Calls.", "tenant", "route", "source", "status")
-        self.duration = histogram("request_duration_seconds", "Whole calls.", SECONDS, "source")
-        self.overhead = histogram("overhead_seconds", "Time that the gateway itself added.", OVERHEAD)
-        self.first_token = histogram(
+    def __init__(self) -> None:
+        self.requests = Counter("requests_total", "Calls.", "tenant", "route", "source", "status")
+        self.duration = Histogram("request_duration_seconds", "Whole calls.", SECONDS, "source")
+        self.overhead = Histogram("overhead_seconds", "Time that the gateway itself added.", OVERHEAD)
+        self.first_token = Histogram(
             "time_to_first_token_seconds", "From an attempt's start to its first part.", SECONDS, "deployment"
         )
-        self.lookups = counter("cache_lookups_total", "Calls by what the cache said.", "tier", "outcome")
-        self.lookup = histogram("cache_lookup_seconds", "Cache lookups.", LOOKUP, "tier")
-        self.decisions = counter("routing_decisions_total", "Routing decisions.", "route", "model", "reason")
-        self.confidence = histogram("router_confidence", "The router's confidence; 0 is an abstention.", SHARES)
-        self.attempts = counter("attempts_total", "Attempts at deployments.", "deployment", "outcome")
-        self.fallbacks = counter("fallbacks_total", "Moves to another deployment.", "from", "to", "reason")
-        self.tokens = counter("tokens_total", "Tokens of live calls.", "model", "kind")
-        self.cost = counter("cost_usd_total", "What live calls cost.", "tenant", "model")
-        self.saved = counter("saved_usd_total", "What calls would have cost.", "tenant", "reason")
-        self.flights = counter("flights_total", "Flights that were sent to a provider.")
+        self.lookups = Counter("cache_lookups_total", "Calls by what the cache said.", "tier", "outcome")
+        self.lookup = Histogram("cache_lookup_seconds", "Cache lookups.", LOOKUP, "tier")
+        self.decisions = Counter("routing_decisions_total", "Routing decisions.", "route", "model", "reason")
+        self.confidence = Histogram("router_confidence", "The router's confidence; 0 is an abstention.", SHARES)
+        self.attempts = Counter("attempts_total", "Attempts at deployments.", "deployment", "outcome")
+        self.fallbacks = Counter("fallbacks_total", "Moves to another deployment.", "from", "to", "reason")
+        self.tokens = Counter("tokens_total", "Tokens of live calls.", "model", "kind")
+        self.cost = Counter("cost_usd_total", "What live calls cost.", "tenant", "model")
+        self.saved = Counter("saved_usd_total", "What calls would have cost.", "tenant", "reason")
+        self.flights = Counter("flights_total", "Flights that were sent to a provider.")
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them, as they are now."""
+        for series in vars(self).values():
+            yield series.family()

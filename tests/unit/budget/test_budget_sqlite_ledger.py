@@ -32,7 +32,7 @@ def hold(id: str, amount: int, window: str = "hour:2026-11-20T12") -> Hold:
 async def spend(ledger: SqliteLedger, id: str, amount: int) -> None:
     await ledger.reserve(hold(id, amount))
     await ledger.dispatched(id)
-    await ledger.settle(id, Entry(tenant="acme", amount=amount))
+    ledger.settle(id, Entry(tenant="acme", amount=amount))
 
 
 def copied(path: Path, to: Path) -> None:
@@ -69,7 +69,7 @@ async def test_balances_come_back_from_the_journal(tmp_path: Path) -> None:
 
 
 async def test_what_a_killed_process_left_open_is_ended_when_it_comes_back(tmp_path: Path) -> None:
-    """Dispatched: lost at the hold. Not dispatched: released."""
+    """Dispatched: lost at the hold. Not dispatched: gone, as if it had never been."""
     first = ledger_at(tmp_path)
     await spend(first, "settled", 1)
     await first.reserve(hold("held", 20))
@@ -78,7 +78,7 @@ async def test_what_a_killed_process_left_open_is_ended_when_it_comes_back(tmp_p
     copied(tmp_path, tmp_path / "after")
     await first.close()
     second = ledger_at(tmp_path / "after")
-    assert second.recovered == 2
+    assert second.recovered == 1
     assert await second.balance("tenant:acme", "total") == Balance(spent=301)
     assert second.open_reservations() == 0
     rows = {row.group["route"]: row.cost for row in await second.usage(UsageQuery(group_by=("route",)))}
@@ -87,6 +87,35 @@ async def test_what_a_killed_process_left_open_is_ended_when_it_comes_back(tmp_p
     third = ledger_at(tmp_path / "after")
     assert third.recovered == 0
     await third.close()
+
+
+async def test_a_call_is_two_rows_and_a_reservation_given_back_is_none(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path)
+    await ledger.reserve(hold("given back", 5))
+    ledger.release("given back")
+    await spend(ledger, "a", 40)
+    await ledger.close()
+    connection = connect(tmp_path / "ledger.db")
+    scopes = '[["tenant:acme","hour:2026-11-20T12"],["tenant:acme","total"]]'
+    assert connection.execute("SELECT id, kind, route, amount, scopes FROM journal ORDER BY seq").fetchall() == [
+        ("a", "hold", "auto", 40, scopes),
+        ("a", "settle", "", 40, scopes),
+    ]
+    connection.close()
+
+
+async def test_what_was_only_reserved_when_the_process_was_killed_may_be_reserved_anew(tmp_path: Path) -> None:
+    first = ledger_at(tmp_path)
+    await first.reserve(hold("a", 20))
+    await first.usage(UsageQuery())
+    copied(tmp_path, tmp_path / "after")
+    await first.close()
+    second = ledger_at(tmp_path / "after")
+    second.settle("a", Entry(tenant="acme", amount=7))
+    assert await second.balance("tenant:acme", "total") == Balance()
+    await spend(second, "a", 9)
+    assert await second.balance("tenant:acme", "total") == Balance(spent=9)
+    await second.close()
 
 
 async def test_the_running_sums_never_pass_an_open_reservation(tmp_path: Path) -> None:
@@ -157,7 +186,7 @@ async def test_nothing_is_dispatched_while_the_disk_is_full_and_nothing_is_lost(
         assert caught.value.status == 503
         with pytest.raises(Overloaded):
             await ledger.reserve(hold("refused", 100))
-        await ledger.settle("during", Entry(tenant="acme", amount=0))
+        ledger.settle("during", Entry(tenant="acme", amount=0))
     assert [row.cost for row in await ledger.usage(UsageQuery())] == [40]
     await spend(ledger, "after", 2)
     await ledger.close()
@@ -169,8 +198,8 @@ async def test_nothing_is_dispatched_while_the_disk_is_full_and_nothing_is_lost(
 
 async def test_text_that_utf8_cannot_carry_spoils_no_batch(tmp_path: Path) -> None:
     ledger = ledger_at(tmp_path)
-    await ledger.note("odd", Entry(tenant="acme", user="half \ud83d pair", saved=1))
-    await ledger.note("even", Entry(tenant="acme", user="ann", saved=2))
+    ledger.note("odd", Entry(tenant="acme", user="half \ud83d pair", saved=1))
+    ledger.note("even", Entry(tenant="acme", user="ann", saved=2))
     rows = await ledger.usage(UsageQuery(group_by=("user",)))
     assert [(row.group["user"], row.saved) for row in rows] == [("ann", 2), ("half ? pair", 1)]
     await ledger.close()

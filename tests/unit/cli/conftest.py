@@ -56,8 +56,8 @@ def spend(path: Path, tenant: str, amount: int, *, at: float = NOON, model: str 
         )
         await ledger.reserve(Hold(id=id, scopes=scopes, amount=amount, lease=60.0, entry=entry))
         await ledger.dispatched(id)
-        await ledger.settle(id, entry)
-        await ledger.note(f"{id}-hit", Entry(tenant=tenant, model=model, source="exact", saved=amount, usage=usage))
+        ledger.settle(id, entry)
+        ledger.note(f"{id}-hit", Entry(tenant=tenant, model=model, source="exact", saved=amount, usage=usage))
         await ledger.close()
 
     asyncio.run(call())

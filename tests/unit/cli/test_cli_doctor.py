@@ -58,17 +58,17 @@ def test_a_running_sum_that_differs_from_the_journal_fails(headgate: Headgate) -
     assert found(headgate, code=1)["ledger"].state == "fail"
 
 
-def test_a_call_that_ended_twice_or_was_never_reserved_fails(headgate: Headgate) -> None:
+def test_a_call_that_ended_twice_or_was_never_held_fails(headgate: Headgate) -> None:
     Path("headgate-data").mkdir()
     spend(LEDGER, "t_1", 250_000_000)
     columns = "at, tenant, key, route, model, deployment, source, amount, saved, prompt_tokens, completion_tokens"
     columns += ", cached_tokens, cache_write_tokens, reasoning_tokens, estimated, scopes"
-    forged = f"INSERT INTO journal (id, kind, {columns}) SELECT ?, ?, {columns} FROM journal WHERE kind = 'reserve'"
+    forged = f"INSERT INTO journal (id, kind, {columns}) SELECT ?, ?, {columns} FROM journal WHERE kind = 'hold'"
     with closing(sqlite3.connect(LEDGER)) as connection, connection:
-        connection.execute(forged, ("a", "release"))
-        connection.execute(forged, ("unknown", "release"))
+        connection.execute(forged, ("a", "lost"))
+        connection.execute(forged, ("unknown", "settle"))
     found_text = found(headgate, code=1)["ledger"].found
-    assert found_text.startswith("of 2 calls 1 ended twice and 1 were never reserved;")
+    assert found_text.startswith("of 2 calls 1 ended twice and 1 were never held;")
 
 
 def test_a_damaged_database_fails_with_advice(headgate: Headgate) -> None:

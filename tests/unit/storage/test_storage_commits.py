@@ -91,6 +91,23 @@ async def test_closing_writes_what_waits(path: Path) -> None:
     assert rows(path) == ["last"]
 
 
+async def test_what_comes_while_it_closes_is_written_too(path: Path) -> None:
+    commits = commits_over(opened(path), path, linger=60)
+    commits.append(("before",))
+    closing = asyncio.create_task(commits.close())
+    await asyncio.sleep(0)
+    commits.append(("meanwhile",))
+    await closing
+    assert rows(path) == ["before", "meanwhile"]
+
+
+async def test_nested_values_are_kept_as_json_and_odd_text_in_them_is_replaced(path: Path) -> None:
+    commits = commits_over(opened(path), path)
+    commits.append(((("a", "b"), ("half \ud83d",)),))
+    await commits.close()
+    assert rows(path) == ['[["a","b"],["half ?"]]']
+
+
 async def test_a_full_disk_refuses_the_waiter_keeps_the_rows_and_heals(path: Path) -> None:
     connection = opened(path)
     commits = commits_over(connection, path, retry=0.001)
