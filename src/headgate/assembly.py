@@ -233,9 +233,7 @@ def _provider(name: str, one: ProviderConfig) -> Provider:
         api_key=None if one.api_key is None else one.api_key.get_secret_value(),
         headers={header: value.get_secret_value() for header, value in one.headers.items()},
         allow_private=one.allow_private,
-        timeouts=Timeouts(
-            connect=one.timeouts.connect, first_byte=one.timeouts.first_byte, idle=one.timeouts.idle
-        ),
+        timeouts=Timeouts(connect=one.timeouts.connect, first_byte=one.timeouts.first_byte, idle=one.timeouts.idle),
     )
     return PROVIDERS[one.kind](endpoint)
 
@@ -321,5 +319,3 @@ class _Housekeeping:
                 if cap:
                     used[tenant.id, window] = (standing[window].spent + standing[window].held) / cap
         return used
-
-

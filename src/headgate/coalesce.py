@@ -41,6 +41,8 @@ class Trail(msgspec.Struct, kw_only=True):
     model: str | None = None
     deployment: str | None = None
     attempts: list[Attempt] = []
+    waited: float = 0.0
+    """Seconds spent waiting for providers: for the first part of the answer, and for attempts that failed."""
     cost: int = 0
     worth: int = 0
     """What the answer would cost if it were bought, nano-USD: what each follower and each hit saves."""

@@ -233,6 +233,7 @@ class _Attempt:
         """The first part of the answer is here."""
         self._first = self._course.dispatch.clock() - self._started
         trail = self._course.trail
+        trail.waited += self._first
         trail.deployment = self._deployment.name
         trail.model = self._deployment.model
 
@@ -256,13 +257,16 @@ class _Attempt:
 
     def _note(self, outcome: str, usage: Usage) -> None:
         deployment, trail = self._deployment, self._course.trail
+        seconds = self._course.dispatch.clock() - self._started
+        if self._first is None:
+            trail.waited += seconds
         cost = 0 if deployment.price is None else deployment.price.charge(usage)
         trail.cost += cost
         trail.attempts.append(
             Attempt(
                 deployment=deployment.name,
                 outcome=outcome,
-                seconds=self._course.dispatch.clock() - self._started,
+                seconds=seconds,
                 first_token=self._first,
                 cost=cost,
                 usage=usage,

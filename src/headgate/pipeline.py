@@ -6,6 +6,7 @@ value of the earlier one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -20,9 +21,9 @@ from headgate.cache.cache import Cache, Hit, Miss
 from headgate.cache.fingerprint import bypass_reason, fingerprint
 from headgate.coalesce import Flight, Flights, Trail
 from headgate.dispatch import Dispatch
-from headgate.limits.limits import Limits, Permit
+from headgate.limits.limits import Limits, Permit, RateState
 from headgate.model.chat import ChatRequest, Completion, Json
-from headgate.model.errors import GatewayError, NotCached
+from headgate.model.errors import GatewayError, NotCached, UpstreamTimeout
 from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
@@ -37,10 +38,11 @@ Again = Callable[[], tuple[Flight, bool]]
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to an embeddings call, in OpenAI's shape, and its record."""
+    """The answer to an embeddings call, in OpenAI's shape, its record, and how the caller's rate stands."""
 
     body: Json
     record: CallRecord
+    rate: RateState
 
 
 class Gateway:
@@ -95,6 +97,7 @@ class Gateway:
             ticket = msgspec.structs.replace(ticket, route=self.routing.check(caller.policy, request.model))
             permit = await self.limits.admit(caller)
         except GatewayError as error:
+            error.request_id = ticket.id
             self.telemetry.record(refusal(ticket, error, Trail(), duration=self._clock() - ticket.started))
             raise
         try:
@@ -187,15 +190,19 @@ class Gateway:
             ticket = msgspec.structs.replace(ticket, route=route)
             permit = await self.limits.admit(caller)
             try:
-                answer = await self._embed(ticket, body, trail)
+                async with asyncio.timeout(ticket.wishes.timeout):
+                    answer = await self._embed(ticket, body, trail)
+            except TimeoutError:
+                raise UpstreamTimeout(f"No answer within the {ticket.wishes.timeout:g} s asked for.") from None
             finally:
                 permit.release()
         except GatewayError as error:
+            error.request_id = ticket.id
             self.telemetry.record(refusal(ticket, error, trail, duration=self._clock() - ticket.started))
             raise
         record = finished(ticket, trail, duration=self._clock() - ticket.started, source="live", cost=trail.cost)
         self.telemetry.record(record)
-        return Embedded(body=answer, record=record)
+        return Embedded(body=answer, record=record, rate=permit.rate)
 
     async def _embed(self, ticket: Ticket, body: Json, trail: Trail) -> Json:
         size = measure_input(body["input"])

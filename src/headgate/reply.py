@@ -97,11 +97,9 @@ class Reply:
         return 0 if self.source == "live" else self._flight.trail.worth
 
     def overhead(self) -> float:
-        """Seconds since the call came in that were not spent waiting for a provider."""
-        spent = self._clock() - self.ticket.started
-        if self.source in ("live", "coalesced"):
-            return max(0.0, spent - sum(attempt.seconds for attempt in self.trail.attempts))
-        return spent
+        """Seconds from the call's arrival to its answer (of a stream, to its first part) that no provider was waited for."""
+        spent = self._clock() - self.ticket.started if self._first is None or not self.ticket.stream else self._first
+        return max(0.0, spent - self._flight.trail.waited) if self.source in ("live", "coalesced") else spent
 
     async def opened(self) -> None:
         """Wait for the first event. Raises the flight's error when it fails before it, and UpstreamTimeout when the
@@ -164,6 +162,8 @@ class Reply:
                 for event in flight.events_from(position):
                     position += 1
                     yield event
+                if position < len(flight.events):
+                    continue  # more has come while the reader was busy
                 if flight.error is not None:
                     raise flight.error.with_traceback(None)
                 if flight.completion is not None:

@@ -63,7 +63,9 @@ def key(name: str, place: Namespace = HOME) -> Key:
     return Key(place, name.encode().ljust(32, b"\0"))
 
 
-async def found(store: CacheStore, near: Any, place: Namespace = HOME, partition: bytes = PARTITION, count: int = 9) -> list[str]:
+async def found(
+    store: CacheStore, near: Any, place: Namespace = HOME, partition: bytes = PARTITION, count: int = 9
+) -> list[str]:
     return [candidate.entry.id for candidate in await store.nearest(place, partition, near, count)]
 
 
@@ -112,7 +114,12 @@ class CacheStoreConformance:
         assert await found(store, vector(1), partition=b"r") == []
 
     async def test_the_nearest_come_first_and_no_more_than_asked_for(self, store: CacheStore) -> None:
-        for name, near in (("far", vector(0, 1)), ("near", vector(1, 0.1)), ("same", vector(1)), ("opposite", vector(-1))):
+        for name, near in (
+            ("far", vector(0, 1)),
+            ("near", vector(1, 0.1)),
+            ("same", vector(1)),
+            ("opposite", vector(-1)),
+        ):
             await store.put(entry(name, near=near))
         assert await found(store, vector(1)) == ["same", "near", "far", "opposite"]
         assert await found(store, vector(1), count=2) == ["same", "near"]
@@ -134,7 +141,9 @@ class CacheStoreConformance:
         assert await found(store, vector(1)) == []
         assert store.size() == 0
 
-    async def test_an_entry_too_old_for_its_meaning_is_still_found_exactly(self, store: CacheStore, clock: Clock) -> None:
+    async def test_an_entry_too_old_for_its_meaning_is_still_found_exactly(
+        self, store: CacheStore, clock: Clock
+    ) -> None:
         await store.put(entry("one", near=vector(1), semantic_until=1_010.0))
         clock.time = 1_010.0
         assert await found(store, vector(1)) == []
@@ -181,7 +190,9 @@ class CacheStoreConformance:
         await store.put(entry("other", Namespace("beta"), near=vector(1)))
         for number in range(BOUND + 3):
             await store.put(entry(str(number), near=vector(1)))
-        assert [await store.get(key(str(number))) is not None for number in range(BOUND + 3)] == [False] * 3 + [True] * BOUND
+        assert [await store.get(key(str(number))) is not None for number in range(BOUND + 3)] == [False] * 3 + [
+            True
+        ] * BOUND
         assert len(await found(store, vector(1), count=50)) == BOUND
         assert await store.get(key("other", Namespace("beta"))) is not None
         assert await found(store, vector(1), Namespace("beta")) == ["other"]

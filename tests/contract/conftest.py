@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import openai
 import pytest
@@ -30,3 +30,25 @@ def client(house: House, tenant: Tenant) -> Iterator[openai.OpenAI]:
     """The official SDK with only the base URL and the key changed."""
     with openai.OpenAI(base_url=f"{house.url}/v1", api_key=tenant.key) as made:
         yield made
+
+
+@pytest.fixture
+def once(client: openai.OpenAI) -> openai.OpenAI:
+    """The SDK without its retries."""
+    return client.with_options(max_retries=0)
+
+
+@pytest.fixture
+async def later(house: House, tenant: Tenant) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The SDK for asyncio."""
+    async with openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=tenant.key) as made:
+        yield made
+
+
+@pytest.fixture
+def unharmed(house: House) -> Iterator[None]:
+    """A refused request leaves everything as it was, and the server goes on answering."""
+    before = house.standing()
+    yield
+    assert house.standing() == before
+    assert house.request("GET", "/healthz").status == 200

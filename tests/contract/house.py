@@ -16,13 +16,13 @@ from typing import Any
 
 import msgspec
 import uvloop
+from uvicorn import Server
 
 from headgate.assembly import open_engine
 from headgate.config import Config
-from headgate.server.protocol import BoundedHttp
 from headgate.server.serve import build_app, http_server
 from headgate.simulator.counts import Counts
-from headgate.simulator.simulator import Simulator
+from headgate.simulator.simulator import Running, Simulator
 
 ADMIN_KEY = "hg-admin-key-of-the-contract-tests"
 PATIENCE = 20.0
@@ -77,6 +77,29 @@ class Answer(msgspec.Struct, frozen=True):
         return error
 
 
+def parsed(raw: bytes) -> Answer:
+    """A response off the wire."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    return Answer(int(lines[0].split()[1]), headers, body)
+
+
+def written(path: str, body: bytes, key: str, more: bytes = b"") -> bytes:
+    """A POST as it goes over the wire; `more` header lines end in CRLF each."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + more + b"\r\n" + body
+
+
+def refused(answer: Answer, status: int = 400, param: str | None = None) -> dict[str, Any]:
+    """The error, after a look at its status and the field it names."""
+    assert answer.status == status, answer
+    error = answer.error
+    assert error["param"] == param, error
+    assert answer.headers["x-request-id"]
+    return error
+
+
 class Standing(msgspec.Struct, frozen=True):
     """All that a refused request must leave as it was."""
 
@@ -101,7 +124,13 @@ class Line:
         self.line = line
 
     def ask(
-        self, method: str, path: str, body: Any = None, *, key: str | None = ADMIN_KEY, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = ADMIN_KEY,
+        headers: dict[str, str] | None = None,
     ) -> Answer:
         """One request and its whole answer."""
         self.send(method, path, body, key=key, headers=headers)
@@ -110,7 +139,13 @@ class Line:
             return Answer(response.status, found, response.read())
 
     def send(
-        self, method: str, path: str, body: Any = None, *, key: str | None = ADMIN_KEY, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        key: str | None = ADMIN_KEY,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Send a request; a body that is not bytes is sent as JSON, no key as none."""
         sent = {"Host": "headgate", **(headers or {})}
@@ -132,7 +167,8 @@ class Line:
 class House:
     """One running server."""
 
-    def __init__(self, port: int, simulator: Any) -> None:
+    def __init__(self, port: int, simulator: Running, server: Server) -> None:
+        self._server = server
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.simulator = simulator
@@ -185,8 +221,11 @@ class House:
 
     def calls(self) -> Counts:
         """What the provider has seen."""
-        answer: Counts = self.simulator.stats()
-        return answer
+        return self.simulator.stats()
+
+    def lines(self) -> int:
+        """How many connections are open."""
+        return len(self._server.server_state.connections)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
@@ -227,13 +266,13 @@ def _whole(received: bytes) -> bool:
 
 
 @contextmanager
-def opened(data: Path, *, protocol: type[BoundedHttp] = BoundedHttp, **sections: Any) -> Iterator[House]:
+def opened(data: Path, **uvicorn: Any) -> Iterator[House]:
     """Run simulator and server on a thread of their own, so that blocking clients can call them.
 
-    `sections` of the configuration replace those of `settings`.
+    `uvicorn`: what is to be different in the server's own configuration.
     """
     ready = _Ready()
-    thread = threading.Thread(target=lambda: _run(_serve(data, protocol, sections, ready)))
+    thread = threading.Thread(target=lambda: _run(_serve(data, uvicorn, ready)))
     thread.start()
     try:
         yield ready.wait()
@@ -268,13 +307,13 @@ class _Ready:
             self._found[1].should_exit = True
 
 
-async def _serve(data: Path, protocol: type[BoundedHttp], sections: dict[str, Any], ready: _Ready) -> None:
+async def _serve(data: Path, uvicorn: dict[str, Any], ready: _Ready) -> None:
     async with Simulator().serve() as running:
-        config = Config.model_validate({**settings(running.url), **sections})
+        config = Config.model_validate(settings(running.url))
         async with open_engine(config, data) as engine:
             with ExitStack() as stack:
                 listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=2_048))
                 server = http_server(build_app(config, engine))
-                server.config.http = protocol
-                ready.tell(House(listener.getsockname()[1], running), server)
+                vars(server.config).update(uvicorn)
+                ready.tell(House(listener.getsockname()[1], running, server), server)
                 await server.serve(sockets=[listener])

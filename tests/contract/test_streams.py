@@ -62,7 +62,9 @@ def test_the_headers_of_a_stream_keep_proxies_from_holding_it_back(house: House,
     assert "content-length" not in answer.headers
     assert answer.headers["x-headgate-source"] == "live"
     assert "x-headgate-cost-usd" not in answer.headers
-    assert answer.headers["x-request-id"] == chunks(answer.body.decode().split("\n\n"))[0]["id"].removeprefix("chatcmpl-")
+    assert answer.headers["x-request-id"] == chunks(answer.body.decode().split("\n\n"))[0]["id"].removeprefix(
+        "chatcmpl-"
+    )
 
 
 def test_the_cost_in_the_comment_is_the_one_in_the_bill(house: House, tenant: Tenant) -> None:
@@ -240,14 +242,15 @@ class HastyHttp(BoundedHttp):
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_reads_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
     monkeypatch.setenv("HEADGATE_ADMIN_KEY", ADMIN_KEY)
-    with opened(tmp_path, protocol=HastyHttp) as house:
+    with opened(tmp_path, http=HastyHttp, timeout_keep_alive=0.1) as house:
         single = house.tenant(concurrency=1)
         with house.connection() as line:
-            line.line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            line.line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
             line.send("POST", CHAT, question(model="broken-huge", stream=stream), key=single.key)
             with line.response() as response:
                 assert response.status == 200
                 eventually(lambda: free(house, single))
+                eventually(lambda: house.lines() == 0)
                 with pytest.raises((ConnectionResetError, http.client.IncompleteRead)):
                     response.read()
 

@@ -153,7 +153,7 @@ async def test_a_stopped_server_finishes_its_streams_and_closes_its_books(tmp_pa
 
 
 async def test_a_second_signal_does_not_wait_for_callers_and_still_settles(tmp_path: Path) -> None:
-    async with house(tmp_path, Simulator(tokens_per_s=2)) as (place, provider), place.serve() as server:
+    async with house(tmp_path, Simulator(tokens_per_s=2)) as (place, _), place.serve() as server:
         async with http(server, await new_key(server)) as client:
             stream = await opened(client, "Tell me a story that takes a minute.")
             server.process.send_signal(signal.SIGTERM)
@@ -173,7 +173,9 @@ async def test_a_killed_server_comes_back_with_keys_cache_and_ledger(tmp_path: P
             client = Client(server.url, key)
             first = await client.send(asked("Where is my parcel?"))
             await until(lambda: place.rows("headgate-cache.db", "SELECT count(*) FROM entries") == [(1,)])
-            await until(lambda: place.rows("headgate.db", "SELECT count(*) FROM journal WHERE kind = 'settle'") == [(1,)])
+            await until(
+                lambda: place.rows("headgate.db", "SELECT count(*) FROM journal WHERE kind = 'settle'") == [(1,)]
+            )
             await server.stop(signal.SIGKILL)
             await client.close()
         assert (first.status, first.source) == (200, "live")

@@ -22,8 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-VERSION = "guards-2"
-
 MOST = 100
 """Content words that are compared with each other; two longer texts are never taken for the same question."""
 
@@ -59,7 +57,14 @@ _NEGATIVE = frozenset(
 _ALTERNATIVES = tuple(
     frozenset(group.split())
     for group in (
-        "on off", "in out", "before after", "above below", "over under", "am pm", "morning afternoon evening", "who when where why",
+        "on off",
+        "in out",
+        "before after",
+        "above below",
+        "over under",
+        "am pm",
+        "morning afternoon evening",
+        "who when where why",
     )
 )
 """Words that other guards do not see, because they are otherwise empty, or because only the order of them is looked at."""
@@ -71,7 +76,9 @@ _EMPTY = frozenset(
     "it's that this these those and or have has get got just so any some about with by as if let's help find "
     "explain out also".split()
 )
-_DIRECTIONAL = frozenset({"to", "from", "before", "after", "into", "over", "under", "above", "below", "than", "versus", "vs"})
+_DIRECTIONAL = frozenset(
+    {"to", "from", "before", "after", "into", "over", "under", "above", "below", "than", "versus", "vs"}
+)
 _SLIP = 5
 """Words of at least so many letters are the same when one slip of the keyboard tells them apart."""
 

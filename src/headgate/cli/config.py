@@ -35,7 +35,7 @@ def check(file: Path, as_json: bool) -> None:
     \b
     Examples:
       headgate config check
-      headgate config check production.yaml && systemctl reload headgate
+      headgate config check production.yaml && systemctl restart headgate
     """
     found = load_config(file, os.environ)
     counts = {"providers": len(found.providers), "models": len(found.models), "routes": len(found.routes)}

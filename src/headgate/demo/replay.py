@@ -52,7 +52,9 @@ class Client:
 
     def __init__(self, url: str, key: str) -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._http = Http(origin_of(f"{url}/v1", allow_private=True), name="client", headers=headers, allow_private=True)
+        self._http = Http(
+            origin_of(f"{url}/v1", allow_private=True), name="client", headers=headers, allow_private=True
+        )
 
     async def send(self, request: TraceRequest, model: str | None = None) -> Outcome:
         """Ask, read the answer to its end, and say what was seen. Never raises for what a server did."""

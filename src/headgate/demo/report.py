@@ -55,7 +55,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_report(
-    outcomes: Sequence[Outcome], straight: Iterable[Outcome], *, spend: Spend, provider_calls: int, seconds: float, died: bool
+    outcomes: Sequence[Outcome],
+    straight: Iterable[Outcome],
+    *,
+    spend: Spend,
+    provider_calls: int,
+    seconds: float,
+    died: bool,
 ) -> Report:
     """Judge every answer: it is right when it is, word for word, what the provider says to a question of the same tenant and
     label."""
@@ -142,11 +148,14 @@ def lines(report: Report, *, cap: str) -> list[str]:
             f"Budget: {BUDGET_TENANT} spent {to_usd(report.budget_tenant_cost)} of its {cap} USD; "
             f"{report.budget_refusals} requests refused with 402"
         ),
-        f"Errors seen by clients: {sum(report.errors.values())}" + (f"  {report.errors}" if report.errors else "")
+        f"Errors seen by clients: {sum(report.errors.values())}"
+        + (f"  {report.errors}" if report.errors else "")
         + "  (the cheap provider was down for 2 s in the middle)",
     ]
     if report.gateway_died:
-        told.append("The gateway died during the replay; its ledger was opened again and the lost calls settled at their holds.")
+        told.append(
+            "The gateway died during the replay; its ledger was opened again and the lost calls settled at their holds."
+        )
     return told
 
 

@@ -149,11 +149,10 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 def _explained(error: msgspec.ValidationError) -> tuple[str, str | None]:
     """The message of msgspec ends in ` - at `$.messages[0].role``: split it into words and a field name."""
     message, _, path = str(error).partition(" - at `$")
-    if path:
-        return f"{message}.", path.rstrip("`").lstrip(".") or None
+    param = path.rstrip("`").lstrip(".")
     if message.startswith("Object missing required field `"):
-        return f"{message}.", message.split("`")[1]
-    return f"{message}.", None
+        param = f"{param}.{message.split('`')[1]}".lstrip(".")
+    return f"{message}.", param or None
 
 
 def _check_ranges(request: ChatRequest) -> None:

@@ -60,6 +60,7 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.request_id: str | None = None
 
     def body(self) -> dict[str, Any]:
         """The JSON object of this error, in OpenAI's shape."""
@@ -180,9 +181,7 @@ class RateLimited(GatewayError):
     code = "rate_limit_exceeded"
     retryable = True
 
-    def __init__(
-        self, message: str, *, retry_after: float, limit: int | None = None, reset: float = 0.0
-    ) -> None:
+    def __init__(self, message: str, *, retry_after: float, limit: int | None = None, reset: float = 0.0) -> None:
         super().__init__(message, retry_after=retry_after)
         self.limit = limit
         self.reset = reset
@@ -308,7 +307,7 @@ class FailedAttempt(msgspec.Struct, frozen=True):
 
 
 class AllFailed(GatewayError):
-    """Every planned deployment failed before its first delta."""
+    """Every planned deployment failed before its first delta. 429 when all of them throttled us."""
 
     status = 503
     code = "all_deployments_failed"
@@ -318,6 +317,8 @@ class AllFailed(GatewayError):
         listed = "; ".join(f"{a.deployment}: {a.error} ({a.status})" for a in attempts)
         super().__init__(f"No deployment could answer: {listed}", retry_after=retry_after)
         self.attempts = attempts
+        if attempts and all(attempt.status == 429 for attempt in attempts):
+            self.status = 429
 
     def body(self) -> dict[str, Any]:
         """As every error, with the attempts beside the message."""

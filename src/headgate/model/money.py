@@ -109,7 +109,10 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
         The dearest tier that such a prompt can reach counts, also when a smaller one would be dearer.
         """
-        most = max(tier.most(prompt_tokens, completion_tokens) for tier in self._reached(prompt_tokens))
+        reached = self._reached(prompt_tokens)
+        most = reached[0].most(prompt_tokens, completion_tokens)
+        for tier in reached[1:]:
+            most = max(most, tier.most(prompt_tokens, completion_tokens))
         return self.call - (-most // TOKENS_PER_PRICE)
 
     def _reached(self, prompt_tokens: int) -> tuple[Tier, ...]:
@@ -123,6 +126,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
             audio_input=self.audio_input,
             audio_output=self.audio_output,
         )
+        if not self.tiers:
+            return (plain,)
         return plain, *(tier for tier in self.tiers if tier.above < prompt_tokens)
 
 
@@ -155,6 +160,8 @@ def price_from_usd(text: str | int | Decimal) -> int:
 
 def to_usd(nano: int) -> str:
     """A decimal string of dollars, with no trailing zeros but at least two decimals: `0.00`, `1.25`, `0.0000275`."""
+    if nano == 0:
+        return "0.00"
     sign = "-" if nano < 0 else ""
     whole, rest = divmod(abs(nano), NANO_PER_USD)
     decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")

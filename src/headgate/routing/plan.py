@@ -76,10 +76,12 @@ def embedding_step(one: Deployment, caps: Caps) -> Step:
 
 def ceiling(planned: tuple[Step, ...], *, most: int, choices: int) -> int:
     """Nano-USD that the dearest step may cost; a deployment without a price is counted as free."""
-    return max(
-        0 if step.deployment.price is None else step.deployment.price.ceiling(most, step.limit * choices)
-        for step in planned
-    )
+    dearest = 0
+    for step in planned:
+        price = step.deployment.price
+        if price is not None:
+            dearest = max(dearest, price.ceiling(most, step.limit * choices))
+    return dearest
 
 
 def needs(request: ChatRequest) -> tuple[str, ...]:

@@ -40,6 +40,9 @@ def _nano(value: Any) -> Any:
 Usd = Annotated[int, BeforeValidator(_nano), Field(json_schema_extra={"type": "string", "examples": ["10.00"]})]
 
 
+GROUPS = "Of tenant, key, user, feature, route, model, source, day."
+
+
 class Body(BaseModel):
     """A request body; unknown fields are errors."""
 
@@ -60,8 +63,12 @@ class PolicyBody(Body):
 
     allowed_models: tuple[str, ...] | None = Field(None, description="Models and routes it may use; null is all.")
     prefer: tuple[str, ...] | None = Field(None, description="Deployments that go first when a route offers them.")
-    tier: Literal["low", "medium", "high"] | None = Field(None, description="The tier of `auto`, whatever the router thinks.")
-    abandoned: Literal["finish", "cancel"] | None = Field(None, description="What happens to a call that everyone has left.")
+    tier: Literal["low", "medium", "high"] | None = Field(
+        None, description="The tier of `auto`, whatever the router thinks."
+    )
+    abandoned: Literal["finish", "cancel"] | None = Field(
+        None, description="What happens to a call that everyone has left."
+    )
 
 
 class TenantBody(Body):
@@ -220,7 +227,7 @@ def _add_money(app: FastAPI, engine: Engine) -> None:
         tenant: str | None = None,
         since: Annotated[str | None, Query(alias="from", description="Unix seconds or an ISO date.")] = None,  # noqa: ARG001
         until: Annotated[str | None, Query(alias="to", description="As `from`; exclusive.")] = None,  # noqa: ARG001
-        group_by: Annotated[str | None, Query(description="Of tenant, key, user, feature, route, model, source, day.")] = None,  # noqa: ARG001
+        group_by: Annotated[str | None, Query(description=GROUPS)] = None,  # noqa: ARG001
     ) -> Json:
         """The journal, summed."""
         chosen = None if tenant is None else (await tenants.called(tenant)).id

@@ -154,4 +154,6 @@ def _only(method: str, scope: Scope) -> None:
     """Raises MethodNotAllowed. Who may GET may ask for the headers alone."""
     given = scope["method"]
     if given != method and not (given == "HEAD" and method == "GET"):
-        raise MethodNotAllowed(f"{scope['path']} takes {method} only.", allow="GET, HEAD" if method == "GET" else method)
+        raise MethodNotAllowed(
+            f"{scope['path']} takes {method} only.", allow="GET, HEAD" if method == "GET" else method
+        )

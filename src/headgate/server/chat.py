@@ -37,15 +37,16 @@ class ChatDoor:
         """OpenAI's call: JSON, or SSE when the request says `stream`."""
         wishes = read_wishes(scope["headers"])
         request = parse_chat(await read_body(scope, receive, self._limits.body), self._limits)
-        async with HangUp(receive), await self._gateway.chat(caller, request, wishes) as reply:
-            send.request_id = reply.id
-            await reply.opened()
-            if request.stream:
-                await self._stream(reply, request, send)
-            else:
-                completion = await reply.completion()
-                body = wire.completion_json(reply.id, int(reply.ticket.at), completion)
-                await send.whole(200, [JSON_TYPE, *wire.reply_headers(reply, final=True)], body)
+        with HangUp(scope):
+            async with await self._gateway.chat(caller, request, wishes) as reply:
+                send.request_id = reply.id
+                await reply.opened()
+                if request.stream:
+                    await self._stream(reply, request, send)
+                else:
+                    completion = await reply.completion()
+                    body = wire.completion_json(reply.id, int(reply.ticket.at), completion)
+                    await send.whole(200, [JSON_TYPE, *wire.reply_headers(reply, final=True)], body)
 
     async def _stream(self, reply: Reply, request: ChatRequest, send: Sender) -> None:
         await send.start([*SSE_HEADERS, *wire.reply_headers(reply, final=False)])
@@ -71,11 +72,12 @@ class ChatDoor:
             wishes = read_wishes(scope["headers"])
             body = decode_json(await read_body(scope, receive, self._limits.body), self._limits)
             request = _question(body)
-            async with HangUp(receive), await self._gateway.chat(caller, request, wishes) as reply:
-                send.request_id = reply.id
-                completion = await reply.completion()
-                answer = _answer(reply, completion.text, began)
-                await send.json(answer, headers=wire.reply_headers(reply, final=True))
+            with HangUp(scope):
+                async with await self._gateway.chat(caller, request, wishes) as reply:
+                    send.request_id = reply.id
+                    completion = await reply.completion()
+                    answer = _answer(reply, completion.text, began)
+                    await send.json(answer, headers=wire.reply_headers(reply, final=True))
         except GatewayError as error:
             source = "budget_limit" if isinstance(error, BudgetExceeded) else "error"
             await send.error(error, self._limits, beside=_plain("", source, began))
@@ -94,7 +96,7 @@ def parse_chat(body: bytes, limits: HttpLimits) -> ChatRequest:
 
 def _question(body: Any) -> ChatRequest:
     if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object such as {\"prompt\": \"...\"}.")
+        raise InvalidRequest('The body must be a JSON object such as {"prompt": "..."}.')
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidRequest("`prompt` must be a text that is not empty.", param="prompt")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -31,8 +31,10 @@ Header = tuple[bytes, bytes]
 WHOLE = "headgate.response.whole"
 """The ASGI extension, and the message, by which a server takes a response in one piece (protocol.py)."""
 
-UNWATCHED = 0.02
-"""Seconds in which nobody looks whether a client has hung up."""
+HANG_UP = "headgate.hang_up"
+"""The ASGI extension by which a server tells that a client has hung up: a function that takes whom to tell, or None."""
+
+Tell = Callable[[Callable[[], None] | None], None]
 
 JSON_TYPE: Header = (b"content-type", b"application/json")
 SSE_HEADERS: tuple[Header, ...] = (
@@ -167,7 +169,7 @@ class Sender:
 
     async def error(self, error: GatewayError, limits: HttpLimits, beside: Mapping[str, object] | None = None) -> None:
         """Send an error in OpenAI's shape, with other fields `beside` it."""
-        headers = [*error_headers(error), (b"x-request-id", self.id().encode())]
+        headers = [*error_headers(error), (b"x-request-id", (error.request_id or self.id()).encode())]
         await self.json({**(beside or {}), **error.body()}, status=status_of(error, limits), headers=headers)
 
     async def start(self, headers: Sequence[Header]) -> None:
@@ -220,38 +222,29 @@ def rate_headers(limit: int, remaining: int, reset: float) -> list[Header]:
 class HangUp:
     """Cancels the work on a request when its client hangs up, and remembers that it was so.
 
-    ASGI tells of a hang-up only to whoever asks, so this asks in a task of its own, once the answer has kept its client waiting for a
-    while: most have come by then, and need no task.
+    The server's own protocol tells of it (protocol.py); asking by ASGI's `receive` would take a task for every request.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._watch: asyncio.Task[None] | asyncio.TimerHandle | None = None
+    def __init__(self, scope: Scope) -> None:
+        self._tell: Tell | None = scope.get("extensions", {}).get(HANG_UP)
+        self._worker: asyncio.Task[Any] | None = None
         self.happened = False
 
-    async def __aenter__(self) -> HangUp:
-        loop = asyncio.get_running_loop()
-        worker = asyncio.current_task()
-
-        def watch() -> None:
-            self._watch = loop.create_task(self._wait(worker))
-
-        self._watch = loop.call_later(UNWATCHED, watch)
+    def __enter__(self) -> Self:
+        if self._tell is not None:
+            self._worker = asyncio.current_task()
+            self._tell(self._hung_up)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        if self._watch is not None:
-            self._watch.cancel()
-        if kind is asyncio.CancelledError and self.happened:
-            task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
-            return True
-        return False
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        if self._tell is not None:
+            self._tell(None)
+        if kind is not asyncio.CancelledError or not self.happened or self._worker is None:
+            return False
+        self._worker.uncancel()
+        return True
 
-    async def _wait(self, worker: asyncio.Task[Any] | None) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _hung_up(self) -> None:
         self.happened = True
-        if worker is not None:
-            worker.cancel()
+        if self._worker is not None:
+            self._worker.cancel()

@@ -7,10 +7,19 @@ from typing import Any
 from headgate.model.chat import Json
 from headgate.model.errors import InvalidRequest
 from headgate.model.money import to_usd
-from headgate.model.record import CallRecord
 from headgate.model.tenancy import Principal
-from headgate.pipeline import Gateway
-from headgate.server.edge import HangUp, Header, HttpLimits, Receive, Scope, Sender, decode_json, read_body
+from headgate.pipeline import Embedded, Gateway
+from headgate.server.edge import (
+    HangUp,
+    Header,
+    HttpLimits,
+    Receive,
+    Scope,
+    Sender,
+    decode_json,
+    rate_headers,
+    read_body,
+)
 from headgate.server.wishes import read_wishes
 
 MOST_INPUTS = 2_048
@@ -27,10 +36,10 @@ class EmbeddingsDoor:
         """Vectors for a text or a list of texts."""
         wishes = read_wishes(scope["headers"])
         body = _checked(decode_json(await read_body(scope, receive, self._limits.body), self._limits))
-        async with HangUp(receive):
+        with HangUp(scope):
             embedded = await self._gateway.embed(caller, body, wishes)
             send.request_id = embedded.record.id
-            await send.json(embedded.body, headers=_headers(embedded.record))
+            await send.json(embedded.body, headers=_headers(embedded))
 
     async def models(self, caller: Principal, _scope: Scope, _receive: Receive, send: Sender) -> None:
         """All public names that this caller may use."""
@@ -43,7 +52,8 @@ class EmbeddingsDoor:
         await send.json(_model(name))
 
 
-def _headers(record: CallRecord) -> list[Header]:
+def _headers(embedded: Embedded) -> list[Header]:
+    record, rate = embedded.record, embedded.rate
     waited = sum(attempt.seconds for attempt in record.attempts)
     return [
         (b"x-request-id", record.id.encode()),
@@ -54,6 +64,7 @@ def _headers(record: CallRecord) -> list[Header]:
         (b"x-headgate-overhead-ms", b"%.2f" % (max(0.0, record.duration - waited) * 1000)),
         (b"x-headgate-cost-usd", to_usd(record.cost).encode()),
         (b"x-headgate-saved-usd", to_usd(record.saved).encode()),
+        *rate_headers(rate.limit, rate.remaining, rate.reset_seconds),
     ]
 
 

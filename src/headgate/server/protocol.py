@@ -9,14 +9,15 @@ answer costs. Header values of such a response are checked here for what would e
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headgate.model.errors import InvalidRequest
-from headgate.server.edge import WHOLE, Message
+from headgate.server.edge import HANG_UP, WHOLE, Message
 
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 65_536
@@ -26,6 +27,13 @@ class Cycle(RequestResponseCycle):
     """One request and its response, which may come whole. `write_patience`: seconds that a client may read nothing."""
 
     write_patience: ClassVar[float] = 60.0
+    hung_up: Callable[[], None] | None = None
+
+    def tell(self, whom: Callable[[], None] | None) -> None:
+        """Whom to tell when the client hangs up before it has its answer."""
+        self.hung_up = whom
+        if whom is not None and self.disconnected:
+            whom()
 
     async def send(self, message: Message) -> None:  # type: ignore[override] # one message more than ASGI has
         """Take an ASGI message, or `WHOLE`: status, headers and body at once."""
@@ -50,7 +58,6 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
-
 
     async def _drained(self) -> None:
         """Wait until the client has read, or cut it off: what it holds, its place among them, is wanted by others."""
@@ -82,7 +89,22 @@ class BoundedHttp(HttpToolsProtocol):
         """The request is known: its task has been made but has not run yet, so its response can still learn our manner."""
         super().on_headers_complete()
         self.cycle.__class__ = self.cycle_type
-        self.scope["extensions"] = {WHOLE: {}}
+        cycle = cast("Cycle", self.cycle)
+        extensions: dict[str, Any] = {WHOLE: {}, HANG_UP: cycle.tell}
+        self.scope["extensions"] = extensions
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or the server has closed."""
+        cycle = cast("Cycle | None", self.cycle)
+        super().connection_lost(exc)
+        if cycle is not None and not cycle.response_complete and cycle.hung_up is not None:
+            cycle.hung_up()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long; one whose answer nobody has read will not end by being asked to."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, and close."""
@@ -91,8 +113,6 @@ class BoundedHttp(HttpToolsProtocol):
             "Content-Length are malformed."
         )
         body = msgspec.json.encode(error.body())
-        head = (
-            b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        )
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(head % len(body) + body)
         self.transport.close()

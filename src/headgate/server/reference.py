@@ -69,6 +69,7 @@ _WISHES = (
     ("x-headgate-min-confidence", "0 to 1; may only raise the bar"),
     ("x-headgate-coalesce", "off, exact or semantic"),
     ("x-headgate-timeout", "seconds that this caller waits at most"),
+    ("Idempotency-Key", "a repeat under the same key gets the first answer and is paid once"),
 )
 
 
@@ -77,9 +78,7 @@ def describe_calls(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
-            )
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             for operations in document["paths"].values():
                 for operation in operations.values():
                     operation["responses"].pop("422", None)

@@ -21,7 +21,9 @@ def query_of(query: bytes, known: Collection[str]) -> dict[str, str]:
         raise InvalidRequest("A parameter is given twice.")
     for name in read:
         if name not in known:
-            raise InvalidRequest(f"Unknown parameter `{name[:80]}`; known are {', '.join(sorted(known))}.", param=name[:80])
+            raise InvalidRequest(
+                f"Unknown parameter `{name[:80]}`; known are {', '.join(sorted(known))}.", param=name[:80]
+            )
     return read
 
 

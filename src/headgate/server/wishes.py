@@ -9,6 +9,7 @@ from headgate.model.errors import InvalidRequest
 from headgate.model.tenancy import Wishes
 
 _PREFIX = b"x-headgate-"
+_IDEMPOTENCY = b"idempotency-key"
 _NO_WISHES = Wishes()
 _CACHE = ("default", "no-cache", "no-store", "only-if-cached", "exact")
 _COALESCE = ("off", "exact", "semantic")
@@ -28,10 +29,10 @@ def credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def read_wishes(headers: Iterable[tuple[bytes, bytes]]) -> Wishes:
-    """The `x-headgate-*` headers. Raises InvalidRequest naming an unknown or unreadable one."""
+    """The `x-headgate-*` headers and `Idempotency-Key`. Raises InvalidRequest naming an unknown or unreadable one."""
     read: dict[str, object] = {}
     for name, value in headers:
-        if name.startswith(_PREFIX):
+        if name.startswith(_PREFIX) or name == _IDEMPOTENCY:
             header = name.decode("latin-1")
             reader = _READERS.get(header)
             if reader is None:
@@ -80,7 +81,7 @@ def _plain(header: str, text: str) -> str:
     return text
 
 
-def _tags(header: str, text: str) -> tuple[str, ...]:
+def _tags(_: str, text: str) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in text.split(",") if tag.strip())
 
 
@@ -94,5 +95,5 @@ _READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "x-headgate-min-confidence": ("min_confidence", _number(0, 1)),
     "x-headgate-coalesce": ("coalesce", _one_of(_COALESCE)),
     "x-headgate-timeout": ("timeout", _number(0.001, 600)),
+    "idempotency-key": ("idempotency_key", _plain),
 }
-

@@ -129,7 +129,9 @@ def test_longer_texts_than_can_be_compared_are_never_the_same() -> None:
 
 
 def test_numbers_and_currencies_are_read_as_what_they_mean() -> None:
-    assert numbers("Two of 1,000 in March, at 12:30, for -5 or 3.5.") == sorted(["2", "1000", "march", "12:30", "-5", "3.5"])
+    assert numbers("Two of 1,000 in March, at 12:30, for -5 or 3.5.") == sorted(
+        ["2", "1000", "march", "12:30", "-5", "3.5"]
+    )
     assert numbers("3-4 at 10.") == ["10", "3-4"]
     assert currencies("5 $ or dollars or USD") == frozenset({"usd"})
     assert currencies("euros, £ and CHF") == frozenset({"eur", "gbp", "chf"})
@@ -150,7 +152,10 @@ HUGE = [
     "é" * 100_000,
     " " * 100_000,
     "not " * 25_000,
-    " ".join(f"{chr(97 + number % 26)}{chr(97 + number // 26 % 26)}{chr(97 + number // 676 % 26)}z" for number in range(20_000)),
+    " ".join(
+        f"{chr(97 + number % 26)}{chr(97 + number // 26 % 26)}{chr(97 + number // 676 % 26)}z"
+        for number in range(20_000)
+    ),
 ]
 
 

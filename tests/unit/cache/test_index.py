@@ -51,7 +51,10 @@ def test_most_of_the_ten_nearest_of_five_thousand_are_found_when_the_graph_holds
     index = filled(vectors, large=256)
     assert len(index) == 5_000
     queries = unit_vectors(50, seed=2)
-    found = [len({number for number, _ in index.nearest(query, 10)} & set(brute_force(vectors, query, 10))) for query in queries]
+    found = [
+        len({number for number, _ in index.nearest(query, 10)} & set(brute_force(vectors, query, 10)))
+        for query in queries
+    ]
     assert sum(found) / (10 * len(queries)) >= 0.95
 
 

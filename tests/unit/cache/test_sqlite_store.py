@@ -75,7 +75,9 @@ async def test_a_restart_keeps_entries_with_vectors_and_times(path: Path, clock:
 
 
 async def test_what_expired_meanwhile_does_not_come_back(path: Path, clock: Clock) -> None:
-    await fill(path, clock, entry("one", near=vector(1), expires=1_010.0), entry("two", near=vector(1), semantic_until=1_010.0))
+    await fill(
+        path, clock, entry("one", near=vector(1), expires=1_010.0), entry("two", near=vector(1), semantic_until=1_010.0)
+    )
     clock.time = 1_010.0
     store = await opened(path, clock)
     assert store.peek(key("one")) is None
@@ -112,7 +114,10 @@ async def test_expired_and_surplus_rows_leave_the_file_in_time(path: Path, clock
     assert rows(path) == 1
 
 
-@pytest.mark.parametrize("damage", [b"this is no database at all, and long enough to be looked at" * 30, b"SQLite format 3\0" + b"\xff" * 5_000])
+@pytest.mark.parametrize(
+    "damage",
+    [b"this is no database at all, and long enough to be looked at" * 30, b"SQLite format 3\0" + b"\xff" * 5_000],
+)
 async def test_a_file_that_is_no_database_is_set_aside_and_begun_anew(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, damage: bytes
 ) -> None:
@@ -167,7 +172,9 @@ async def test_a_row_that_cannot_be_read_is_skipped(
     await store.close()
 
 
-async def test_a_full_disk_costs_nothing_but_persistence(path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_disk_costs_nothing_but_persistence(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     await fill(path, clock, entry("before"))
     store = await opened(path, clock)
     with no_room():
@@ -195,7 +202,9 @@ async def test_a_disk_that_is_full_at_the_first_start_is_written_to_when_it_has_
     await again.close()
 
 
-async def test_a_file_that_cannot_be_opened_is_not_moved_away(tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_that_cannot_be_opened_is_not_moved_away(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "absent" / "cache.db"
     store = await opened(path, clock)
     await store.put(entry("one"))
