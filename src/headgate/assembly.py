@@ -80,7 +80,7 @@ class Engine(msgspec.Struct, frozen=True):
         """What keeps each store from working, an empty text when nothing does."""
         return {
             "tenants": await _fault(self.tenants.list_tenants),
-            "ledger": await _fault(lambda: self.gateway.budget.ledger.expire()),
+            "ledger": await _fault(self.gateway.budget.ledger.expire),
         }
 
 
@@ -120,7 +120,7 @@ async def read_ledger(path: Path) -> tuple[int, int]:
 
 @asynccontextmanager
 async def open_gateway(config: Config | None = None, data: Path | None = None) -> AsyncIterator[Gateway]:
-    """The engine in process: `async with open_gateway() as gateway: reply = await gateway.chat(caller, request)`.
+    """Open the engine in this process, for `reply = await gateway.chat(caller, request)`.
 
     Without a configuration, providers come from OPENAI_API_KEY and ANTHROPIC_API_KEY. Raises what `open_engine` does.
     """
@@ -207,13 +207,17 @@ def _tenants(config: Config, data: Path) -> Tenants:
 
 def _deployment(name: str, model: ModelConfig, prices: PriceTable) -> Deployment:
     upstream = model.model or name
-    price = prices.find(model.provider, upstream) if model.price is None else model.price.price()
+    listed = prices.listing(model.provider, upstream)
+    window = model.context_window
+    if listed is not None and listed.context_window is not None and "context_window" not in model.model_fields_set:
+        window = listed.context_window
+    price = (None if listed is None else listed.price) if model.price is None else model.price.price()
     return Deployment(
         name=name,
         provider=model.provider,
         model=upstream,
         price=price,
-        context_window=model.context_window,
+        context_window=window,
         max_output=model.max_output,
         capabilities=frozenset(model.capabilities),
     )
@@ -252,7 +256,7 @@ async def _embedder(config: Config, providers: Mapping[str, Provider]) -> Embedd
         try:
             return await asyncio.to_thread(MiniLM.load)
         except EmbedderUnavailable as error:
-            log.error("the semantic cache is off: %s", error)
+            log.warning("the semantic cache is off: %s", error)
             return None
     remote = asked.embedder
     provider = providers[remote.provider]

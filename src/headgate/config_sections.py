@@ -143,7 +143,11 @@ class ModelConfig(Section):
     model: str | None = Field(
         default=None, description="The provider's own name for it. Default: the name here.", min_length=1
     )
-    context_window: int = Field(default=128_000, description="Tokens that prompt and answer may have together.", gt=0)
+    context_window: int = Field(
+        default=128_000,
+        description="Tokens that prompt and answer may have together. Default: as listed with its price, else this.",
+        gt=0,
+    )
     max_output: int = Field(
         default=4_096, description="Most tokens of an answer, and what is asked for when the caller does not say.", gt=0
     )

@@ -7,7 +7,8 @@ sends what it does not understand to the cheap model fails exactly where it matt
 The weights are few and rounded. Logistic fits on half of three public sets of graded answers (was only the stronger of
 two models right?) gave the signs and sizes of length, condition, numbers, writing and code, and showed that on kinds of
 question they have not seen such features order little better than chance; `benchmarks/routing_quality.py` prints it.
-Weights that those exam questions say nothing about are judgement, and kept at or below the fitted ones' size.
+Weights that those exam questions say nothing about are judgement, and kept at or below the fitted ones' size; the final
+values were looked at on all rows of the sets, so what the script prints of them is no clean holdout.
 """
 
 from __future__ import annotations

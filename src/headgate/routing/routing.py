@@ -107,9 +107,7 @@ class Routing:
             prompt_tokens=likely,
         )
 
-    def _candidates(
-        self, name: str, route: Route | None, decision: Decision, policy: Policy
-    ) -> tuple[Deployment, ...]:
+    def _candidates(self, name: str, route: Route | None, decision: Decision, policy: Policy) -> tuple[Deployment, ...]:
         """All deployments that may answer, best first; remembered, for few combinations come again and again."""
         place = name, decision.tier, decision.task, policy.tier, policy.prefer, policy.allowed_models
         found = self._remembered.get(place)

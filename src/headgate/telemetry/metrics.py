@@ -80,7 +80,8 @@ class PrometheusSink:
                     self._led(record)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Count what waits."""
+        self._count_all()
 
     def _call(self, record: CallRecord) -> None:
         series, tenant, source = self._series, self._tenant(record.tenant), record.source
