@@ -96,13 +96,12 @@ async def _fault(check: Callable[[], Awaitable[object]]) -> str:
 async def open_books(config: Config, data: Path) -> AsyncIterator[Books]:
     """Open the stores without claiming the right to serve from them. Raises OSError or GatewayError."""
     data.mkdir(parents=True, exist_ok=True)
-    journal = await asyncio.to_thread(open_journal, config.storage.path(data))
-    tenants = _tenants(config, data)
-    try:
+    async with AsyncExitStack() as stack:
+        journal = await asyncio.to_thread(open_journal, config.storage.path(data))
+        stack.callback(journal.close)
+        tenants = _tenants(config, data)
+        stack.push_async_callback(tenants.close)
         yield Books(tenants, journal)
-    finally:
-        await tenants.close()
-        journal.close()
 
 
 async def read_ledger(path: Path) -> tuple[int, int]:
@@ -290,6 +289,7 @@ class _Housekeeping:
         self._used: dict[tuple[str, ...], float] = {}
         gateway, metrics = engine.gateway, engine.metrics
         metrics.gauge("headgate_cache_entries", gateway.cache.size)
+        metrics.gauge("headgate_cache_bytes", gateway.cache.weight)
         metrics.gauge("headgate_reservations_open", ledger.open_reservations)
         metrics.gauge("headgate_ledger_lag_seconds", lambda: ledger.lag)
         metrics.gauge("headgate_flight_followers", lambda: gateway.flights.followers)

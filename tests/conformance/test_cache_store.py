@@ -85,6 +85,12 @@ class CacheStoreConformance:
         assert candidate.entry == kept
         assert candidate.similarity == pytest.approx(1.0, abs=1e-6)
         assert store.size() == 1
+        assert store.weight() == kept.weight > 0
+
+    async def test_what_is_replaced_weighs_nothing_any_more(self, store: CacheStore) -> None:
+        await store.put(entry("one", near=vector(1)))
+        await store.put(entry("one"))
+        assert store.weight() == entry("one").weight
 
     async def test_nothing_is_found_before_it_is_put(self, store: CacheStore) -> None:
         assert store.peek(key("one")) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -69,6 +70,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self.opened()
         self.model = Model()
 
+    def inside(self, work: Callable[[], None]) -> None:
+        """Do something that does not wait, but wants a running loop."""
+
+        async def done() -> None:
+            work()
+
+        self.loop.run_until_complete(done())
+
     @rule(id=IDS, amount=AMOUNTS, lease=st.integers(1, 100))
     def reserve(self, id: str, amount: int, lease: int) -> None:
         scopes = tuple(Scope("tenant:acme", window, cap) for window, cap in CAPS.items())
@@ -101,12 +110,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, id: str, amount: int) -> None:
         state, most, _ = self.model.calls.get(id, ("lost", 0, 0))
         self.overrun |= state == "released" or amount > most
-        self.ledger.settle(id, Entry(tenant="acme", amount=amount))
+        self.inside(lambda: self.ledger.settle(id, Entry(tenant="acme", amount=amount)))
         self.model.settle(id, amount)
 
     @rule(id=IDS)
     def release(self, id: str) -> None:
-        self.ledger.release(id)
+        self.inside(lambda: self.ledger.release(id))
         state, amount, _ = self.model.calls.get(id, ("", 0, 0))
         if state == "held":
             self.model.calls[id] = ("released", amount, 0)

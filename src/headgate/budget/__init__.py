@@ -1,0 +1,1 @@
+"""Can they afford it?"""

@@ -214,6 +214,11 @@ def checked(amount: int) -> int:
 
 
 def _spent(window: str, cap: int, spent: int, amount: int) -> BudgetExceeded:
+    if amount > cap:
+        return BudgetExceeded(
+            f"This call may cost {to_usd(amount)} USD, more than {_named(window, 'the')} of {to_usd(cap)} USD allows. Ask for fewer "
+            "`max_tokens` or raise the budget."
+        )
     return BudgetExceeded(
         f"{_named(window)} is spent: {to_usd(spent)} of {to_usd(cap)} USD, and this call may cost {to_usd(amount)} USD."
         f"{_until(window)}"
@@ -229,8 +234,8 @@ def _held(window: str, cap: int, counter: Counter, amount: int) -> BudgetExceede
     )
 
 
-def _named(window: str) -> str:
-    return f"The budget of this {window.partition(':')[0]}" if window != "total" else "The total budget"
+def _named(window: str, the: str = "The") -> str:
+    return f"{the} budget of this {window.partition(':')[0]}" if window != "total" else f"{the} total budget"
 
 
 def _until(window: str) -> str:

@@ -58,6 +58,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     semantic_until: float = 0.0
 
     @property
+    def weight(self) -> int:
+        """Bytes of answer, text and vector."""
+        return len(self.answer) + len(self.text or "") + len(self.vector or b"")
+
+    @property
     def completion(self) -> Completion:
         """The answer, decoded anew at every look."""
         return _decode(self.answer)
@@ -135,6 +140,10 @@ class CacheStore(Protocol):
 
     def size(self) -> int:
         """How many entries there are."""
+        ...
+
+    def weight(self) -> int:
+        """Bytes of all answers, texts and vectors."""
         ...
 
     async def close(self) -> None:
@@ -265,6 +274,10 @@ class Cache:
     def size(self) -> int:
         """How many entries are stored."""
         return self.entries.size()
+
+    def weight(self) -> int:
+        """Bytes of all stored answers, texts and vectors."""
+        return self.entries.weight()
 
     async def close(self) -> None:
         """Let go of store and model."""

@@ -64,6 +64,10 @@ class MemoryStore:
         """How many entries there are."""
         return sum(len(shelf) for shelf in self._tenants.values())
 
+    def weight(self) -> int:
+        """Bytes of all answers, texts and vectors."""
+        return sum(shelf.weight for shelf in self._tenants.values())
+
     async def close(self) -> None:
         """Forget everything."""
         self._tenants.clear()
@@ -79,6 +83,7 @@ class _Shelf:
         self._indexes: dict[tuple[Namespace, bytes], Index] = {}
         self._ends: list[tuple[float, int, Key]] = []
         self._numbers = itertools.count()
+        self.weight = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -100,6 +105,7 @@ class _Shelf:
             self._drop(next(iter(self._entries)))
         number = next(self._numbers)
         self._entries[entry.key] = number, entry
+        self.weight += entry.weight
         end = entry.expires
         if entry.vector is not None and entry.partition is not None:
             self._add_vector(number, entry, entry.vector, entry.partition)
@@ -155,6 +161,7 @@ class _Shelf:
         if held is not None:
             self._forget_vector(held[1])
             del self._entries[key]
+            self.weight -= held[1].weight
 
     def _forget_vector(self, entry: Entry) -> None:
         number, _ = self._entries[entry.key]

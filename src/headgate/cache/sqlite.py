@@ -162,6 +162,10 @@ class SqliteStore:
         """How many entries there are."""
         return self._memory.size()
 
+    def weight(self) -> int:
+        """Bytes of all answers, texts and vectors."""
+        return self._memory.weight()
+
     async def close(self) -> None:
         """Write what waits and let go of the file."""
         self._closing.set()
