@@ -169,7 +169,7 @@ def _semantic(found: Semantic | None) -> str:
         f"p95 {found.lookup_p95_ms:.1f} ms; {_shown(found.with_upstream, 0)} requests/s with the upstream call\n"
         f"  at 200 a second     p50 {steady.p50_ms:.2f} ms, p95 {steady.p95_ms:.2f} ms, p99 {steady.p99_ms:.2f} ms "
         f"({steady.requests:,} lookups; the client sent within {steady.late_p99_ms:.1f} ms of the due time, p99)\n"
-        f"  answered from the cache although new: {found.served_share:.2%}"
+        f"  answered by an earlier wording of the same question: {found.served_share:.2%}"
     )
 
 

@@ -64,6 +64,7 @@ class Flight:
         self._waiting: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._forget: Callable[[], None] = lambda: None
+        self._afterwards: list[Callable[[], None]] = []
 
     @classmethod
     def landed_already(cls, id: str, completion: Completion, trail: Trail) -> Flight:
@@ -122,11 +123,22 @@ class Flight:
             self._forget()
             self._task.cancel()
 
+    def afterwards(self, work: Callable[[], None]) -> None:
+        """Do this when the flight has ended; at once when it has."""
+        if self.ended:
+            work()
+        else:
+            self._afterwards.append(work)
+
     def _tell(self) -> None:
         waiting, self._waiting = self._waiting, []
         for news in waiting:
             if not news.done():
                 news.set_result(None)
+        if self.ended:
+            left, self._afterwards = self._afterwards, []
+            for work in left:
+                work()
 
 
 Fly = Callable[[Flight], Awaitable[None]]

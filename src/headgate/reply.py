@@ -81,6 +81,11 @@ class Reply:
         return self._flight.trail
 
     @property
+    def at_hand(self) -> bool:
+        """Whether the answer is whole already, so that nothing needs to be waited for."""
+        return self._flight.completion is not None
+
+    @property
     def source(self) -> Source:
         """Where this caller's answer comes from."""
         source = self._flight.trail.source
@@ -190,13 +195,20 @@ class Reply:
         return flight.completion
 
     def close(self) -> None:
-        """Leave the flight, give the permit back, emit the record. Closing again does nothing."""
+        """Leave the flight, give the permit back, emit the record. Closing again does nothing.
+
+        A leader that leaves early has not seen what its flight will cost: its record waits for the flight's end.
+        """
         if not self._open:
             return
         self._open = False
         self._flight.leave()
         self.permit.release()
-        self._closed(self.record())
+        duration, overhead = self._clock() - self.ticket.started, self.overhead()
+        if self._leads:
+            self._flight.afterwards(lambda: self._closed(self._record(duration, overhead)))
+        else:
+            self._closed(self._record(duration, overhead))
 
     async def __aenter__(self) -> Self:
         return self
@@ -206,15 +218,15 @@ class Reply:
     ) -> None:
         self.close()
 
-    def record(self) -> CallRecord:
-        """What is known of this call now."""
+    def _record(self, duration: float, overhead: float) -> CallRecord:
+        """What is known of this call now; times in seconds, as they were when it was closed."""
         completion, trail = self._flight.completion, self.trail
         if not self._leads:
             trail = msgspec.structs.replace(trail, attempts=[], lookup=None)
         return finished(
             self.ticket,
             trail,
-            duration=self._clock() - self.ticket.started,
+            duration=duration,
             status=self._status(),
             error=None if self._error is None else self._error.code or self._error.type,
             source=self.source if self._flight.begun else "none",
@@ -222,7 +234,7 @@ class Reply:
             cost=self.cost,
             saved=0 if completion is None else self.saved,
             first_token=self._first,
-            overhead=self.overhead(),
+            overhead=overhead,
         )
 
     def _status(self) -> int:

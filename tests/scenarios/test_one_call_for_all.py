@@ -110,8 +110,11 @@ async def test_when_everyone_leaves_a_finishing_flight_is_paid_and_kept() -> Non
     await asyncio.sleep(0)
     reply.close()
     gate.set()
+    assert house.notes.records == [], "what it costs is not known yet"
     await house.flown()
     assert await house.settled() == ONE_CALL
+    (record,) = house.notes.records
+    assert (record.status, record.cost, len(record.attempts)) == (499, ONE_CALL, 1)
     _, again = await completion_of(house)
     assert again.source == "exact"
 

@@ -175,11 +175,14 @@ def _same_order(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _lacks(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether `one` has a word that has no counterpart in `other`; words of direction are the order's business."""
-    known = set(other)
+    """Whether `one` has a word that has no counterpart in `other`; words of direction are the order's business.
+
+    A word that both have is nobody's counterpart: "share" is no slip for the "shared" that stands in both.
+    """
+    left = set(other) - set(one)
     return any(
-        word not in known and word not in _DIRECTIONAL and not any(_slip(word, candidate) for candidate in known)
-        for word in one
+        word not in _DIRECTIONAL and not any(_slip(word, candidate) for candidate in left)
+        for word in set(one) - set(other)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -37,9 +38,9 @@ class ChatDoor:
         """OpenAI's call: JSON, or SSE when the request says `stream`."""
         wishes = read_wishes(scope["headers"])
         request = parse_chat(await read_body(scope, receive, self._limits.body), self._limits)
-        with HangUp(scope):
-            async with await self._gateway.chat(caller, request, wishes) as reply:
-                send.request_id = reply.id
+        async with await self._gateway.chat(caller, request, wishes) as reply:
+            send.request_id = reply.id
+            with _NOBODY_WAITS if reply.at_hand and not request.stream else HangUp(scope):
                 await reply.opened()
                 if request.stream:
                     await self._stream(reply, request, send)
@@ -72,15 +73,18 @@ class ChatDoor:
             wishes = read_wishes(scope["headers"])
             body = decode_json(await read_body(scope, receive, self._limits.body), self._limits)
             request = _question(body)
-            with HangUp(scope):
-                async with await self._gateway.chat(caller, request, wishes) as reply:
-                    send.request_id = reply.id
+            async with await self._gateway.chat(caller, request, wishes) as reply:
+                send.request_id = reply.id
+                with HangUp(scope):
                     completion = await reply.completion()
                     answer = _answer(reply, completion.text, began)
                     await send.json(answer, headers=wire.reply_headers(reply, final=True))
         except GatewayError as error:
             source = "budget_limit" if isinstance(error, BudgetExceeded) else "error"
             await send.error(error, self._limits, beside=_plain("", source, began))
+
+
+_NOBODY_WAITS = contextlib.nullcontext()
 
 
 def parse_chat(body: bytes, limits: HttpLimits) -> ChatRequest:

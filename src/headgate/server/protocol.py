@@ -44,16 +44,18 @@ class Cycle(RequestResponseCycle):
         if self.disconnected:
             return
         self.response_started = self.response_complete = True
-        lines = [STATUS_LINE[message["status"]][:-2]]
-        lines.extend(b"%b: %b" % header for header in self.default_headers)
-        lines.extend(b"%b: %b" % header for header in message["headers"])
+        parts = [STATUS_LINE[message["status"]]]
+        headers = [*self.default_headers, *message["headers"]]
         if not self.keep_alive:
-            lines.append(b"connection: close")
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
+            headers.append((b"connection", b"close"))
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        head = b"".join(parts)
+        lines = len(headers) + 1
+        if head.count(b"\n") != lines or head.count(b"\r") != lines:
             raise RuntimeError("A header holds a line break.")
         body = b"" if self.scope["method"] == "HEAD" else message["body"]
-        self.transport.write(b"%b\r\n\r\n%b" % (head, body))
+        self.transport.write(b"%b\r\n%b" % (head, body))
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
@@ -79,11 +81,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._header_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, unless there are too many."""
+        """Take a header as uvicorn does, unless there are too many."""
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MOST_HEADER_BYTES or len(self.headers) >= MOST_HEADERS:
             raise httptools.HttpParserError("too many headers")
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The request is known: its task has been made but has not run yet, so its response can still learn our manner."""
