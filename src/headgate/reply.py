@@ -25,7 +25,7 @@ CLIENT_LEFT = 499
 """nginx's status for a client that hung up before its answer was complete; only telemetry sees it."""
 
 
-class Ticket(msgspec.Struct, frozen=True, kw_only=True):
+class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who asked for what, when: what a record needs to know beside the flight. Times: unix and monotonic seconds."""
 
     id: str

@@ -25,7 +25,7 @@ from headgate.model.tenancy import WINDOWS, Caps, Principal, Window, Wishes
 _SHAPES = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m", "total": ""}
 
 
-class Scope(msgspec.Struct, frozen=True):
+class Scope(msgspec.Struct, frozen=True, gc=False):
     """One counter that a call is held against: an account, one of its windows, and its cap (None: only counted)."""
 
     account: str
@@ -33,7 +33,7 @@ class Scope(msgspec.Struct, frozen=True):
     cap: int | None = None
 
 
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
+class Hold(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request to hold `amount` nano-USD on every scope, or on none. `lease` is in seconds."""
 
     id: str
@@ -43,7 +43,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One row of the journal: who pays for what. Money is nano-USD; `saved` is what the call would have cost."""
 
     tenant: str
@@ -59,7 +59,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
 
 
-class Balance(msgspec.Struct, frozen=True):
+class Balance(msgspec.Struct, frozen=True, gc=False):
     """What is spent and what is held on one scope, in nano-USD."""
 
     spent: int = 0

@@ -68,7 +68,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return _decode(self.answer)
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A stored answer whose question is near, and how near: cosine similarity, 1 is the same."""
 
     entry: Entry
@@ -83,7 +83,7 @@ class Question(msgspec.Struct, frozen=True):
     partition: bytes
 
 
-class Hit(msgspec.Struct, frozen=True):
+class Hit(msgspec.Struct, frozen=True, gc=False):
     """An answer that may be served, and how sure we are of it (1 for an exact one)."""
 
     entry: Entry
@@ -91,7 +91,7 @@ class Hit(msgspec.Struct, frozen=True):
     confidence: float = 1.0
 
 
-class Miss(msgspec.Struct, frozen=True):
+class Miss(msgspec.Struct, frozen=True, gc=False):
     """Nothing to serve. `judgement` is the verdict on the nearest candidate, if there was one; `shadow` is set when it would
     have been served were the semantic tier not only watching."""
 

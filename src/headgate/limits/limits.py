@@ -22,7 +22,7 @@ BUSY_RETRY = 1.0
 """Seconds to wait when too many calls run: nobody knows when the first of them ends."""
 
 
-class Taken(msgspec.Struct, frozen=True):
+class Taken(msgspec.Struct, frozen=True, gc=False):
     """The outcome of one take. Times are seconds.
 
     remaining    how many more could be taken right now
@@ -48,7 +48,7 @@ class Counters(Protocol):
         ...
 
 
-class RateState(msgspec.Struct, frozen=True):
+class RateState(msgspec.Struct, frozen=True, gc=False):
     """What the `x-ratelimit-*-requests` headers say."""
 
     limit: int

@@ -17,14 +17,14 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Json = dict[str, Any]
 
 
-class ImageUrl(msgspec.Struct, frozen=True):
+class ImageUrl(msgspec.Struct, frozen=True, gc=False):
     """Where an image is, or the image itself as a `data:` URL. Never fetched by Headgate."""
 
     url: str
     detail: str | None = None
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """One piece of a message's content. Kinds that Headgate does not know pass through in the request's `body`."""
 
     type: str
@@ -32,14 +32,14 @@ class Part(msgspec.Struct, frozen=True):
     image_url: ImageUrl | None = None
 
 
-class FunctionCall(msgspec.Struct, frozen=True):
+class FunctionCall(msgspec.Struct, frozen=True, gc=False):
     """Which function the model wants called, with JSON arguments as a string."""
 
     name: str = ""
     arguments: str = ""
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """A call that an earlier assistant turn asked for."""
 
     id: str
@@ -47,7 +47,7 @@ class ToolCall(msgspec.Struct, frozen=True):
     function: FunctionCall | None = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One turn of the conversation."""
 
     role: Role
@@ -65,7 +65,7 @@ class Message(msgspec.Struct, frozen=True):
         return "\n".join(part.text or "" for part in self.content)
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
+class StreamOptions(msgspec.Struct, frozen=True, gc=False):
     """What a streaming caller wants beside the deltas."""
 
     include_usage: bool | None = None
@@ -86,14 +86,14 @@ class Tool(msgspec.Struct, frozen=True):
     function: Function | None = None
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
+class ResponseFormat(msgspec.Struct, frozen=True, gc=False):
     """`text`, `json_object` or `json_schema`."""
 
     type: str
     json_schema: Json | None = None
 
 
-class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One chat request: typed views of what Headgate reads, and the whole `body` as the caller sent it."""
 
     model: str
@@ -170,7 +170,7 @@ def _check_ranges(request: ChatRequest) -> None:
             raise InvalidRequest(f"`{name}` must be between 1 and {2**31 - 1}.", param=name)
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, gc=False):
     """A part of the answer: OpenAI's `choices` of one chunk, and the vendor's own top-level fields.
 
     An answer that came whole is one Delta whose choices carry the whole message and its finish reason.
@@ -180,7 +180,7 @@ class Delta(msgspec.Struct, frozen=True):
     extra: Json = {}
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True, gc=False):
     """The answer's end: what the provider says it used (None when it says nothing) and which model answered.
 
     `reported` is that usage in OpenAI's shape, as the provider gave it.
@@ -194,7 +194,7 @@ class Done(msgspec.Struct, frozen=True):
 Event = Delta | Done
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True):
+class Completion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A whole answer. `choices` are OpenAI's, `usage` normalised, `reported` as the provider gave it."""
 
     model: str

@@ -16,7 +16,7 @@ LARGEST = 2**63 - 1
 """What a 64-bit column holds; more than nine billion dollars."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one call, normalised: every other part is a subset of the prompt's or the completion's tokens.
 
     cached, cache_write, audio_input are of the prompt; reasoning, audio_output of the completion.
@@ -51,7 +51,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Tier(msgspec.Struct, frozen=True, kw_only=True):
+class Tier(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What all tokens of a call cost when its prompt has more than `above` tokens; as `Price`."""
 
     above: int
@@ -83,7 +83,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True):
         return prompt_tokens * prompt + completion_tokens * max(self.output, self.audio_output or 0)
 
 
-class Price(msgspec.Struct, frozen=True, kw_only=True):
+class Price(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a deployment's tokens cost, each in nano-USD for a million tokens.
 
     A missing cache or audio price falls back to the plain price of that side. `tiers` (ascending) replace these prices for

@@ -12,7 +12,7 @@ Source = Literal["live", "exact", "semantic", "coalesced", "coalesced-semantic",
 CacheOutcome = Literal["miss", "hit", "bypass", "shadow"]
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One try at one deployment. `outcome` is `ok` or the error's code; `cost` nano-USD; `seconds` to its end."""
 
     deployment: str
@@ -23,7 +23,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
 
 
-class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What happened to one call. Holds no prompt, no answer and no secret.
 
     All times are seconds; `overhead` is the time that the gateway itself added; money is nano-USD.

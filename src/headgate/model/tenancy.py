@@ -12,7 +12,7 @@ KeyRole = Literal["admin", "tenant_admin", "caller"]
 DEFAULT_TENANT = "default"
 
 
-class Caps(msgspec.Struct, frozen=True, kw_only=True):
+class Caps(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Most that a tenant may spend in each calendar window (UTC), in nano-USD; None is no cap."""
 
     hour: int | None = None
@@ -21,7 +21,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
     total: int | None = None
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a tenant may do and how its calls are treated.
 
     rpm            requests a minute
@@ -65,7 +65,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     created: float = 0.0
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An authenticated caller."""
 
     tenant: str
@@ -89,7 +89,7 @@ class Key(msgspec.Struct, frozen=True, order=True, gc=False):
     digest: bytes
 
 
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+class Wishes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a caller asks of the gateway itself, beside the request: the `x-headgate-*` headers.
 
     min_confidence and timeout may only make the gateway stricter; ttl is in seconds. A repeated `idempotency_key` gets the

@@ -32,7 +32,7 @@ class Route(msgspec.Struct, frozen=True):
         return bool(self.tasks) or len({self.tiers.get(tier, ()) for tier in TIERS}) > 1
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What kind of question it is and how good a model it deserves.
 
     `confidence` (0..1) is the probability of the tier under the router's own model; 1 when a person chose, 0 when the
@@ -46,14 +46,14 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One deployment to try. `limit`: output tokens a choice that may be asked of it."""
 
     deployment: Deployment
     limit: int
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, gc=False):
     """Which deployments to try, in order, and the most that the dearest of them may cost.
 
     `ceiling` is nano-USD; `prompt_tokens` the likely size of the prompt, for an answer whose provider reports no usage.
