@@ -176,7 +176,12 @@ class _Course:
             if breakers.allow(step.deployment.name):
                 return step
             self._refused.append(step)
-            self._drop(step, "breaker_open", 503)
+            cooling = breakers.cooling(step.deployment.name)
+            if cooling > 0:
+                self._retry_after = min(cooling, self._retry_after or cooling)
+                self._drop(step, "cooling_down", 429)
+            else:
+                self._drop(step, "breaker_open", 503)
         if self._refused and len(self._refused) == len(self._failures) == len(self.plan.steps):
             least_bad = breakers.least_bad(step.deployment.name for step in self._refused)
             for step in self._refused:

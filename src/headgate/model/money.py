@@ -16,7 +16,7 @@ LARGEST = 2**63 - 1
 """What a 64-bit column holds; more than nine billion dollars."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Tokens of one call, normalised: every other part is a subset of the prompt's or the completion's tokens.
 
     cached, cache_write, audio_input are of the prompt; reasoning, audio_output of the completion.

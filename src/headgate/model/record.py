@@ -12,7 +12,7 @@ Source = Literal["live", "exact", "semantic", "coalesced", "coalesced-semantic",
 CacheOutcome = Literal["miss", "hit", "bypass", "shadow"]
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One try at one deployment. `outcome` is `ok` or the error's code; `cost` nano-USD; `seconds` to its end."""
 
     deployment: str
@@ -23,10 +23,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     usage: Usage = Usage()
 
 
-class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What happened to one call. Holds no prompt, no answer and no secret.
 
-    All times are seconds; `overhead` is the time that the gateway itself added; money is nano-USD.
+    All times are seconds; `overhead` is the time that the gateway itself added; money is nano-USD. Written as JSON, fields
+    that say nothing beyond their default are left out.
     """
 
     id: str
