@@ -24,7 +24,6 @@ from headgate.model.deployment import Deployment
 from headgate.model.errors import (
     AllFailed,
     FailedAttempt,
-    GatewayError,
     Interrupted,
     Rejected,
     Throttled,
@@ -200,7 +199,7 @@ class _Course:
             self._retries += 1
             await self.dispatch.sleep(wait)
             return
-        self._drop(step, error.code or error.type, error.status)
+        self._drop(step, error.label, error.status)
         if error.retry_after is not None:
             self._retry_after = min(error.retry_after, self._retry_after or error.retry_after)
         if not self._steps and isinstance(error, Rejected):
@@ -252,7 +251,7 @@ class _Attempt:
             usage = self.unknown() if error.sent else Usage()
         breakers = self._course.dispatch.breakers
         breakers.observe(self._deployment.name, failed=error.blames, retry_after=error.retry_after)
-        self._note(_outcome(error), usage)
+        self._note(error.label, usage)
 
     def ended(self, outcome: str, usage: Usage) -> None:
         """The attempt is over, with an answer (`ok`) or because nobody wants it any more (`cancelled`)."""
@@ -287,7 +286,3 @@ def _embedding_usage(answer: Json) -> Usage | None:
     """What the provider reports, when it is a number of tokens."""
     used = (answer.get("usage") or {}).get("prompt_tokens")
     return Usage(prompt_tokens=used) if isinstance(used, int) and 0 <= used < MOST_TOKENS else None
-
-
-def _outcome(error: GatewayError) -> str:
-    return error.code or error.type

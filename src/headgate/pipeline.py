@@ -23,12 +23,12 @@ from headgate.coalesce import Flight, Flights, Trail
 from headgate.dispatch import Dispatch
 from headgate.limits.limits import Limits, Permit, RateState
 from headgate.model.chat import ChatRequest, Completion, Json
-from headgate.model.errors import GatewayError, NotCached, UpstreamTimeout
+from headgate.model.errors import GatewayError, NotCached
 from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
 from headgate.repeats import Repeats
-from headgate.reply import Reply, Ticket, finished, refusal
+from headgate.reply import Reply, Ticket, finished, refusal, too_late
 from headgate.routing.routing import Routing
 from headgate.telemetry.telemetry import Telemetry
 
@@ -193,7 +193,7 @@ class Gateway:
                 async with asyncio.timeout(ticket.wishes.timeout):
                     answer = await self._embed(ticket, body, trail)
             except TimeoutError:
-                raise UpstreamTimeout(f"No answer within the {ticket.wishes.timeout:g} s asked for.") from None
+                raise too_late(ticket) from None
             finally:
                 permit.release()
         except GatewayError as error:
@@ -248,11 +248,12 @@ class Gateway:
         )
 
     def _shared(self, ticket: Ticket, key: Key | None) -> tuple[object, ...] | None:
-        """Who may share a flight: the same tenant, the same request, the same wishes about where the answer may come from."""
+        """Who may share a flight: the same request of the same tenant (both are in the key), and the same wishes about where the
+        answer may come from."""
         wishes = ticket.wishes
         if key is None or wishes.coalesce == "off" or not self._coalesce:
             return None
-        return key, ticket.caller.tenant, wishes.cache, wishes.min_confidence
+        return key, wishes.cache, wishes.min_confidence
 
     def _closed(self, record: CallRecord) -> None:
         """A caller has left: one record to telemetry, and what an answer from stock saved to the journal."""

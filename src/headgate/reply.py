@@ -147,16 +147,13 @@ class Reply:
         except TimeoutError:
             if impatient:
                 return False
-            raise self._too_late() from None
+            raise too_late(self.ticket) from None
         return True
 
     def _time_left(self) -> float | None:
         """Seconds that this caller still waits; None is for ever."""
         timeout = self.ticket.wishes.timeout
         return None if timeout is None else max(0.0, timeout - (self._clock() - self.ticket.started))
-
-    def _too_late(self) -> UpstreamTimeout:
-        return UpstreamTimeout(f"No answer within the {self.ticket.wishes.timeout:g} s asked for.")
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """All events, from the first on. Raises Interrupted where the answer broke off."""
@@ -228,7 +225,7 @@ class Reply:
             trail,
             duration=duration,
             status=self._status(),
-            error=None if self._error is None else self._error.code or self._error.type,
+            error=None if self._error is None else self._error.label,
             source=self.source if self._flight.begun else "none",
             usage=None if completion is None else completion.usage,
             cost=self.cost,
@@ -292,7 +289,13 @@ def finished(
     )
 
 
+def too_late(ticket: Ticket) -> UpstreamTimeout:
+    """The error of a caller whose own time, `x-headgate-timeout`, is over."""
+    return UpstreamTimeout(f"No answer within the {ticket.wishes.timeout:g} s asked for.")
+
+
 def refusal(ticket: Ticket, error: GatewayError, trail: Trail, *, duration: float) -> CallRecord:
     """The record of a call that ended before there was anything to read."""
-    code = error.code or error.type
-    return finished(ticket, trail, duration=duration, source="none", cost=trail.cost, status=error.status, error=code)
+    return finished(
+        ticket, trail, duration=duration, source="none", cost=trail.cost, status=error.status, error=error.label
+    )

@@ -185,16 +185,10 @@ class Budget:
 
     def reserve(self, id: str, caller: Principal, wishes: Wishes, *, route: str, ceiling: int) -> Reservation:
         """A bracket that holds `ceiling` nano-USD while it is open. Entering raises BudgetExceeded."""
-        entry = self.entry(caller, wishes, route=route)
+        user = wishes.user or caller.user
+        entry = Entry(tenant=caller.tenant, key=caller.key, user=user, feature=wishes.feature, route=route)
         hold = Hold(id=id, scopes=self._scopes(caller), amount=ceiling, lease=self._lease, entry=entry)
         return Reservation(self.ledger, hold)
-
-    def entry(self, caller: Principal, wishes: Wishes, *, route: str, source: str = "live") -> Entry:
-        """A journal row of this caller, still without money."""
-        user = wishes.user or caller.user
-        return Entry(
-            tenant=caller.tenant, key=caller.key, user=user, feature=wishes.feature, route=route, source=source
-        )
 
     def note(self, record: CallRecord) -> None:
         """Write down a call that cost nothing because its answer was at hand, and what that saved."""
@@ -238,16 +232,6 @@ class Reservation:
         self._hold = hold
         self._left = False
         self._entry = hold.entry
-
-    @property
-    def id(self) -> str:
-        """The reservation's id, which is the flight's."""
-        return self._hold.id
-
-    @property
-    def entry(self) -> Entry:
-        """What has been charged so far."""
-        return self._entry
 
     async def __aenter__(self) -> Self:
         await self._ledger.reserve(self._hold)

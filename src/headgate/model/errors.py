@@ -62,6 +62,11 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         self.request_id: str | None = None
 
+    @property
+    def label(self) -> str:
+        """One word for logs, metrics and lists of attempts: the code, or the type of an error that has none."""
+        return self.code or self.type
+
     def body(self) -> dict[str, Any]:
         """The JSON object of this error, in OpenAI's shape."""
         inner = ErrorBody(message=self.message, type=self.type, param=self.param, code=self.code)

@@ -75,14 +75,14 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     user: str | None = None
 
 
-class Namespace(msgspec.Struct, frozen=True, order=True, gc=False):
+class Namespace(msgspec.Struct, frozen=True, gc=False):
     """A tenant's own partition of the cache and of the flights. No method of either takes anything less."""
 
     tenant: str
     name: str = ""
 
 
-class Key(msgspec.Struct, frozen=True, order=True, gc=False):
+class Key(msgspec.Struct, frozen=True, gc=False):
     """Where an exact answer lies: the partition and the digest of the canonical request."""
 
     namespace: Namespace
