@@ -91,7 +91,7 @@ Attempts, tokens and cost are counted once for each provider call, however many 
 SEEN = CallRecord(
     id="", at=0, tenant="t", route="r", status=200, source="live", cache="miss", deployment="d", route_reason="plain", saved=1,
     attempts=(
-        Attempt(deployment="e", outcome="upstream_timeout", seconds=0),
+        Attempt(deployment="e", outcome="upstream_timeout", seconds=0, priced=False, usage=Usage(prompt_tokens=1)),
         Attempt(deployment="d", outcome="ok", seconds=0, first_token=0),
     ),
     usage=Usage(prompt_tokens=1), cost=NANO_PER_USD, lookup=0,
@@ -100,6 +100,8 @@ SEEN = CallRecord(
 
 
 GAUGE_LABELS = {
+    "headgate_billing_events": ("sink", "state"),
+    "headgate_billing_oldest_seconds": ("sink",),
     "headgate_breaker_state": ("deployment",),
     "headgate_budget_used_ratio": ("tenant", "window"),
 }
@@ -138,13 +140,14 @@ def _sections(schema: dict[str, Any], defs: dict[str, Any], place: str = "") -> 
 
 
 def _section(field: dict[str, Any], defs: dict[str, Any]) -> tuple[dict[str, Any], str] | None:
-    """The mapping that a field holds, and what follows its name: nothing, or a name of the user's own."""
+    """The mapping that a field holds, and what follows its name: nothing, a name of the user's own, or the mark of a list."""
     for each in [field, *field.get("anyOf", []), *field.get("oneOf", [])]:
         if "$ref" in each:
             return defs[each["$ref"].rpartition("/")[2]], ""
-        inner = each.get("additionalProperties")
-        if isinstance(inner, dict) and "$ref" in inner:
-            return defs[inner["$ref"].rpartition("/")[2]], ".<name>"
+        for holds, follows in (("additionalProperties", ".<name>"), ("items", "[]")):
+            inner = each.get(holds)
+            if isinstance(inner, dict) and "$ref" in inner:
+                return defs[inner["$ref"].rpartition("/")[2]], follows
     return None
 
 
@@ -266,6 +269,8 @@ def metric_reference() -> str:
     """The page on the metrics."""
     sink = PrometheusSink(routes=["r"], deployments=["d", "e"])
     sink.record(SEEN)
+    sink.budget_alert("t", "hour", 50)
+    sink.spend_rate_alert("t")
     rows = []
     for family in sink.registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from headgate.config_file import load_config
     from headgate.model.chat import ChatRequest, Completion
     from headgate.model.errors import GatewayError
-    from headgate.model.tenancy import Caps, Policy, Principal, Wishes
+    from headgate.model.tenancy import Policy, Principal, Wishes
     from headgate.pipeline import Gateway
     from headgate.reply import Reply
 
 __all__ = [
-    "Caps",
     "ChatRequest",
     "Completion",
     "Config",
@@ -45,7 +44,6 @@ _HOMES = {
     "ChatRequest": "model.chat",
     "Completion": "model.chat",
     "GatewayError": "model.errors",
-    "Caps": "model.tenancy",
     "Policy": "model.tenancy",
     "Principal": "model.tenancy",
     "Wishes": "model.tenancy",

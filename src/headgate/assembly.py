@@ -9,51 +9,59 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
-from headgate.budget.budget import Balance, Budget, Statements, UsageQuery, balances
+from headgate.billing.billing import Outbox
+from headgate.billing.sqlite import SqliteOutbox
+from headgate.budget.allowance import tenant_of
+from headgate.budget.allowances import Allowances, Desk, folded
+from headgate.budget.budget import Alert, Changes, Statements, UsageQuery
 from headgate.budget.journal import open_journal
-from headgate.budget.prices import PriceTable
+from headgate.budget.pricing import Pricing
+from headgate.budget.reservation import Budget
 from headgate.budget.sqlite import SqliteLedger
-from headgate.cache.cache import Cache, CachePolicy, Embedder
-from headgate.cache.embedders import EmbedderUnavailable, MiniLM, RemoteEmbedder
+from headgate.budget.tail import Tail
+from headgate.budget.windows import kind_of
+from headgate.cache.cache import Cache
 from headgate.cache.sqlite import SqliteStore
 from headgate.cache.verdict import FixedVerdict, threshold_for
 from headgate.coalesce import Flights
-from headgate.config import Config, ModelConfig, ProviderConfig, RouteConfig
-from headgate.dispatch import Dispatch, Patience
+from headgate.config import Config
+from headgate.dispatch import Dispatch
+from headgate.fittings import (
+    cache_policy,
+    embedder,
+    log_sinks,
+    patience,
+    price_table,
+    priced,
+    priced_by,
+    provider,
+    remote_embedder,
+    route,
+)
+from headgate.fittings_billing import running_pumps
+from headgate.housekeeping import Housekeeping
 from headgate.limits.limits import Limits
 from headgate.limits.memory import MemoryCounters
-from headgate.model.deployment import Deployment
-from headgate.model.tenancy import WINDOWS
 from headgate.pipeline import Gateway
-from headgate.providers.anthropic import Anthropic
-from headgate.providers.endpoint import Endpoint
-from headgate.providers.http import Timeouts
-from headgate.providers.openai import OpenAI
-from headgate.providers.provider import Provider
 from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
-from headgate.routing.routing import Route, Routing
-from headgate.telemetry.log import LogSink
+from headgate.routing.routing import Routing
 from headgate.telemetry.metrics import PrometheusSink
-from headgate.telemetry.telemetry import Sink, Telemetry
+from headgate.telemetry.telemetry import Telemetry
 from headgate.tenants.sqlite import SqliteDirectory
 from headgate.tenants.tenants import Tenants
 
 log = logging.getLogger(__name__)
 
-PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {"openai": OpenAI, "anthropic": Anthropic}
-HOUSEKEEPING = 15.0
-"""Seconds between two rounds: ending overdue reservations, and the gauges that take a query."""
-BREAKER_STATES = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
-EMBEDDING_SECONDS = 5.0
+ANSWERS = 20_000
+"""Newest rows of the journal from which a new process learns how long answers are."""
 
 
 class Books(msgspec.Struct, frozen=True):
@@ -61,10 +69,19 @@ class Books(msgspec.Struct, frozen=True):
 
     tenants: Tenants
     statements: Statements
+    changes: Changes
+    allowances: Allowances
+    desk: Desk
+    deployments: tuple[str, ...]
+    pricing: Pricing
+    outbox: Outbox
+    tail: Tail
 
-    async def balances(self, tenant: str) -> dict[str, Balance]:
-        """A tenant's balances in the present windows, by window name."""
-        return await balances(self.statements, tenant, time.time())
+    async def refresh(self) -> None:
+        """Learn who may spend what, and what models cost, as it was changed up to now."""
+        for allowance in folded((await self.changes.changes())[1], {}).values():
+            self.allowances.put(allowance)
+        await self.pricing.refresh()
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -74,13 +91,16 @@ class Engine(msgspec.Struct, frozen=True):
     tenants: Tenants
     metrics: PrometheusSink
     admin_key: str | None
+    desk: Desk
+    pricing: Pricing
+    outbox: Outbox
     now: Callable[[], float] = time.time
 
     async def faults(self) -> dict[str, str]:
         """What keeps each store from working, an empty text when nothing does."""
         return {
             "tenants": await _fault(self.tenants.list_tenants),
-            "ledger": await _fault(self.gateway.budget.ledger.expire),
+            "ledger": await _fault(self.gateway.budget.refresh),
         }
 
 
@@ -101,7 +121,16 @@ async def open_books(config: Config, data: Path) -> AsyncIterator[Books]:
         stack.callback(journal.close)
         tenants = _tenants(config, data)
         stack.push_async_callback(tenants.close)
-        yield Books(tenants, journal)
+        allowances = Allowances(config.tenant_defaults.caps())
+        tail, outbox = Tail(config.storage.path(data)), SqliteOutbox(_beside(config, data, "billing"))
+        stack.callback(tail.close)
+        stack.push_async_callback(outbox.close)
+        desk = Desk(allowances, journal, journal)
+        served = config.answered_at("http://127.0.0.1") if config.simulated else config
+        pricing = Pricing(price_table(served), journal, models=priced_by(served), providers=served.providers)
+        books = Books(tenants, journal, journal, allowances, desk, tuple(served.models), pricing, outbox, tail)
+        await books.refresh()
+        yield books
 
 
 async def read_ledger(path: Path) -> tuple[int, int]:
@@ -137,49 +166,63 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
     """
     data.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        prices = PriceTable.load(overrides={path: price.price() for path, price in config.prices.items()})
-        deployments = {name: _deployment(name, model, prices) for name, model in config.models.items()}
-        routes = {name: _route(name, route) for name, route in config.routes.items()}
+        prices = price_table(config)
+        deployments = priced(config, prices)
+        routes = {name: route(name, one) for name, one in config.routes.items()}
         metrics = PrometheusSink(routes=routes, deployments=deployments)
-        telemetry = Telemetry([metrics, *_log_sinks(config, data)])
-        providers = {name: _provider(name, one) for name, one in config.providers.items()}
-        embedder_loading = asyncio.create_task(_embedder(config, providers))
-        ledger = await asyncio.to_thread(SqliteLedger, config.storage.path(data))
+        telemetry = Telemetry([metrics, *log_sinks(config, data)])
+        providers = {name: provider(name, one) for name, one in config.providers.items()}
+        embedder_loading = asyncio.create_task(embedder(config))
+        ledger = await asyncio.to_thread(SqliteLedger, config.storage.path(data), on_alert=_alarm(metrics))
         tenants = _tenants(config, data)
         stack.push_async_callback(tenants.close)
+        allowances = Allowances(config.tenant_defaults.caps())
+        budget = Budget(ledger, allowances, census=tenants)
         admin_key = await tenants.ensure_admin()
         store = await SqliteStore.open(_beside(config, data, "cache"), per_tenant=config.cache.entries_per_tenant)
         breakers = Breakers(on_change=_say_breaker)
+        dispatch = Dispatch(providers, breakers, RetryBudget(), patience(config))
         gateway = Gateway(
             limits=Limits(MemoryCounters()),
             cache=Cache(
                 store,
-                await embedder_loading,
+                await embedder_loading or remote_embedder(config, dispatch, budget, prices),
                 FixedVerdict(threshold_for(config.cache.semantic.max_error_rate)),
-                CachePolicy(
-                    exact=config.cache.exact.mode == "on",
-                    exact_ttl=config.cache.exact.ttl,
-                    semantic_ttl=config.cache.semantic.ttl,
-                    semantic=config.cache.semantic.mode,
-                ),
+                cache_policy(config),
             ),
-            flights=Flights(max_followers=config.coalesce.max_followers),
+            flights=Flights(max_followers=config.coalesce.max_followers, drain=config.coalesce.drain),
             routing=Routing(
                 deployments,
                 routes,
                 breakers=breakers,
                 fallbacks={name: model.fallbacks for name, model in config.models.items() if model.fallbacks},
             ),
-            budget=Budget(ledger, lease=config.dispatch.total + 300.0),
-            dispatch=Dispatch(providers, breakers, RetryBudget(), _patience(config)),
+            budget=budget,
+            dispatch=dispatch,
             telemetry=telemetry,
             coalesce=config.coalesce.mode != "off",
             patience=config.coalesce.patience,
+            refuse_unpriced=config.budget.unpriced == "refuse",
         )
         await stack.enter_async_context(gateway)
-        engine = Engine(gateway, tenants, metrics, admin_key)
-        housekeeping = asyncio.create_task(_Housekeeping(engine, ledger).run())
-        stack.push_async_callback(_stopped, housekeeping)
+        await budget.refresh()
+        pricing = Pricing(
+            prices,
+            ledger,
+            models=priced_by(config),
+            providers=config.providers,
+            on_change=lambda: gateway.routing.reprice(priced(config, prices)),
+        )
+        await pricing.refresh()
+        budget.outputs.recall(await ledger.answers(ANSWERS))
+        tail, outbox = Tail(config.storage.path(data)), SqliteOutbox(_beside(config, data, "billing"))
+        stack.callback(tail.close)
+        stack.push_async_callback(outbox.close)
+        engine = Engine(gateway, tenants, metrics, admin_key, Desk(allowances, ledger, ledger), pricing, outbox)
+        pumps = running_pumps(config, data, tail=tail, outbox=outbox, tenants=tenants, metrics=metrics)
+        await stack.enter_async_context(pumps)
+        housekeeping = Housekeeping(engine.gateway, tenants, metrics, ledger, tail, pricing=pricing)
+        stack.push_async_callback(_stopped, asyncio.create_task(housekeeping.run()))
         yield engine
 
 
@@ -204,122 +247,13 @@ def _tenants(config: Config, data: Path) -> Tenants:
     )
 
 
-def _deployment(name: str, model: ModelConfig, prices: PriceTable) -> Deployment:
-    upstream = model.model or name
-    listed = prices.listing(model.provider, upstream)
-    window = model.context_window
-    if listed is not None and listed.context_window is not None and "context_window" not in model.model_fields_set:
-        window = listed.context_window
-    price = (None if listed is None else listed.price) if model.price is None else model.price.price()
-    return Deployment(
-        name=name,
-        provider=model.provider,
-        model=upstream,
-        price=price,
-        context_window=window,
-        max_output=model.max_output,
-        capabilities=frozenset(model.capabilities),
-    )
+def _alarm(metrics: PrometheusSink) -> Callable[[Alert], None]:
+    def tell(alert: Alert) -> None:
+        log.warning("%s has spent %d %% of its budget for %s", alert.account, alert.percent, alert.window)
+        metrics.budget_alert(tenant_of(alert.account), kind_of(alert.window), alert.percent)
 
-
-def _route(name: str, route: RouteConfig) -> Route:
-    if route.tiers is not None:
-        return Route(name, dict(route.tiers), dict(route.tasks), route.default_tier)
-    models = route.models or ()
-    return Route(name, {"low": models, "medium": models, "high": models}, dict(route.tasks))
-
-
-def _provider(name: str, one: ProviderConfig) -> Provider:
-    endpoint = Endpoint(
-        name=name,
-        base_url=one.base_url,
-        api_key=None if one.api_key is None else one.api_key.get_secret_value(),
-        headers={header: value.get_secret_value() for header, value in one.headers.items()},
-        allow_private=one.allow_private,
-        timeouts=Timeouts(connect=one.timeouts.connect, first_byte=one.timeouts.first_byte, idle=one.timeouts.idle),
-    )
-    return PROVIDERS[one.kind](endpoint)
-
-
-def _patience(config: Config) -> Patience:
-    asked = config.dispatch
-    return Patience(total=asked.total, retries=asked.retries, backoff=asked.backoff, longest_wait=asked.longest_wait)
-
-
-async def _embedder(config: Config, providers: Mapping[str, Provider]) -> Embedder | None:
-    """What turns questions into vectors. A model that cannot be loaded costs the semantic tier, never the start."""
-    asked = config.cache.semantic
-    if asked.mode == "off":
-        return None
-    if asked.embedder == "minilm":
-        try:
-            return await asyncio.to_thread(MiniLM.load)
-        except EmbedderUnavailable as error:
-            log.warning("the semantic cache is off: %s", error)
-            return None
-    remote = asked.embedder
-    provider = providers[remote.provider]
-    deployment = Deployment(name=remote.model, provider=remote.provider, model=remote.model)
-
-    async def post(body: bytes) -> bytes:
-        answer = await provider.embed(deployment, msgspec.json.decode(body), timeout=EMBEDDING_SECONDS)
-        return msgspec.json.encode(answer)
-
-    return RemoteEmbedder(post, model=f"{remote.provider}/{remote.model}", dimensions=remote.dimensions)
-
-
-def _log_sinks(config: Config, data: Path) -> list[Sink]:
-    where = config.telemetry.log
-    if where == "off":
-        return []
-    return [LogSink(sys.stderr.buffer) if where == "stderr" else LogSink.to_file(data / where)]
+    return tell
 
 
 def _say_breaker(name: str, before: str, after: str) -> None:
     log.warning("breaker of %s: %s -> %s", name, before, after)
-
-
-class _Housekeeping:
-    """What has to be done now and then while the gateway runs."""
-
-    def __init__(self, engine: Engine, ledger: SqliteLedger) -> None:
-        self._engine = engine
-        self._ledger = ledger
-        self._lag = 0.0
-        self._used: dict[tuple[str, ...], float] = {}
-        gateway, metrics = engine.gateway, engine.metrics
-        metrics.gauge("headgate_cache_entries", gateway.cache.size)
-        metrics.gauge("headgate_cache_bytes", gateway.cache.weight)
-        metrics.gauge("headgate_reservations_open", ledger.open_reservations)
-        metrics.gauge("headgate_ledger_lag_seconds", lambda: ledger.lag)
-        metrics.gauge("headgate_flight_followers", lambda: gateway.flights.followers)
-        metrics.gauge("headgate_event_loop_lag_seconds", lambda: self._lag)
-        metrics.gauge("headgate_breaker_state", self._breakers, ("deployment",))
-        metrics.gauge("headgate_budget_used_ratio", lambda: self._used, ("tenant", "window"))
-
-    def _breakers(self) -> dict[tuple[str, ...], float]:
-        health = self._engine.gateway.routing.health()
-        return {(name,): BREAKER_STATES[one["state"]] for name, one in health.items()}
-
-    async def run(self) -> None:
-        """Round after round, until cancelled. A round that fails is told and does not end the next."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                await self._ledger.expire()
-                self._used = await self._budgets()
-            except Exception:
-                log.exception("housekeeping failed; it is tried again")
-            due = loop.time() + HOUSEKEEPING
-            await asyncio.sleep(HOUSEKEEPING)
-            self._lag = max(0.0, loop.time() - due)
-
-    async def _budgets(self) -> dict[tuple[str, ...], float]:
-        used: dict[tuple[str, ...], float] = {}
-        for tenant in await self._engine.tenants.list_tenants():
-            standing = await balances(self._ledger, tenant.id, time.time())
-            for window in WINDOWS:
-                cap = getattr(tenant.policy.caps, window)
-                if cap:
-                    used[tenant.id, window] = (standing[window].spent + standing[window].held) / cap
-        return used

@@ -25,6 +25,8 @@ from headgate.model.record import Attempt, CacheOutcome, Source
 log = logging.getLogger(__name__)
 
 MAX_FOLLOWERS = 1_000
+DRAIN = 30.0
+"""Seconds that a flight goes on which everybody has left: its usage and its answer are worth something, but not any price."""
 
 
 class Trail(msgspec.Struct, kw_only=True):
@@ -46,13 +48,22 @@ class Trail(msgspec.Struct, kw_only=True):
     cost: int = 0
     worth: int = 0
     """What the answer would cost if it were bought, nano-USD: what each follower and each hit saves."""
+    ceiling: int = 0
+    """What is held for the answer while it is under way, nano-USD: `worth` will not be more."""
+    routed: int = 0
+    """What routing saved on it, nano-USD."""
+    limit: int | None = None
+    """Output tokens a choice that were asked for, where the budget left room for fewer than the caller allowed."""
+    personal: bool = False
+    """Whether it is shorter or from a cheaper model than usual because of a user's, a key's or a feature's budget: such an answer
+    is neither kept nor shared, for others need not have that budget."""
 
 
 class Flight:
     """One answer under way (or landed), its events so far, and how many read it."""
 
-    def __init__(self, id: str, *, abandoned: Literal["finish", "cancel"] = "finish") -> None:
-        """`abandoned`: what happens when the last reader leaves before the end."""
+    def __init__(self, id: str, *, abandoned: Literal["finish", "cancel"] = "finish", drain: float = DRAIN) -> None:
+        """`abandoned`: what happens when the last reader leaves before the end; `drain`: seconds that it then has to finish."""
         self.id = id
         self.trail = Trail()
         self.events: list[Event] = []
@@ -61,6 +72,8 @@ class Flight:
         self.readers = 0
         self.followers = 0
         self._abandoned = abandoned
+        self._drain = drain
+        self._drained: asyncio.TimerHandle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._forget: Callable[[], None] = lambda: None
@@ -115,13 +128,28 @@ class Flight:
     def join(self) -> None:
         """One reader more."""
         self.readers += 1
+        self._go_on()
 
     def leave(self) -> None:
-        """One reader less. The last one to leave an unfinished flight either lets it finish or cancels it."""
+        """One reader less. The last one to leave an unfinished flight either lets it finish for a while or cancels it."""
         self.readers -= 1
-        if self.readers == 0 and not self.ended and self._abandoned == "cancel" and self._task is not None:
-            self._forget()
+        if self.readers or self.ended or self._task is None:
+            return
+        if self._abandoned == "cancel":
+            self._cancel()
+        else:
+            self._drained = asyncio.get_running_loop().call_later(self._drain, self._cancel)
+
+    def _cancel(self) -> None:
+        self._forget()
+        if self._task is not None:
             self._task.cancel()
+
+    def _go_on(self) -> None:
+        """Nobody waits any longer for the end of an abandoned flight."""
+        if self._drained is not None:
+            self._drained.cancel()
+            self._drained = None
 
     def afterwards(self, work: Callable[[], None]) -> None:
         """Do this when the flight has ended; at once when it has."""
@@ -136,6 +164,7 @@ class Flight:
             if not news.done():
                 news.set_result(None)
         if self.ended:
+            self._go_on()
             left, self._afterwards = self._afterwards, []
             for work in left:
                 work()
@@ -147,9 +176,11 @@ Fly = Callable[[Flight], Awaitable[None]]
 class Flights:
     """All flights of this process. Create it inside a running loop's lifetime and `drain` it at the end."""
 
-    def __init__(self, *, max_followers: int = MAX_FOLLOWERS) -> None:
-        """At most `max_followers` readers join one flight; the next one starts a flight of its own."""
+    def __init__(self, *, max_followers: int = MAX_FOLLOWERS, drain: float = DRAIN) -> None:
+        """At most `max_followers` readers join one flight; the next one starts a flight of its own. `drain`: seconds that an
+        abandoned flight has to finish."""
         self._max_followers = max_followers
+        self._drain = drain
         self._joinable: dict[Hashable, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -174,7 +205,7 @@ class Flights:
             return known, False
         if self._closing:
             raise Overloaded("The gateway is shutting down.", retry_after=1.0)
-        return self._start(key, Flight(id, abandoned=abandoned), fly), True
+        return self._start(key, Flight(id, abandoned=abandoned, drain=self._drain), fly), True
 
     def _start(self, key: Hashable | None, flight: Flight, fly: Fly) -> Flight:
         if key is not None:
@@ -186,6 +217,8 @@ class Flights:
         flight._task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Of a task that is cancelled before its first step nothing runs; its readers are told here.
+        task.add_done_callback(lambda _: flight.fail(_cancelled()))
         return flight
 
     async def _run(self, key: Hashable | None, flight: Flight, fly: Fly) -> None:
@@ -194,7 +227,7 @@ class Flights:
         try:
             await fly(flight)
         except asyncio.CancelledError:
-            error = Overloaded("The call was cancelled before its answer came.", retry_after=1.0)
+            error = _cancelled()
         except GatewayError as known:
             error = known
         except Exception:
@@ -221,3 +254,7 @@ class Flights:
         for task in list(self._tasks):
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def _cancelled() -> Overloaded:
+    return Overloaded("The call was cancelled before its answer came.", retry_after=1.0)

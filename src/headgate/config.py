@@ -6,6 +6,7 @@ Files are read by config_file.py; here a Config comes from plain values (`Config
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -13,7 +14,9 @@ from pydantic import Field, model_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from headgate.config_billing import AlertsConfig, SinkConfig
 from headgate.config_sections import (
+    BudgetConfig,
     CacheConfig,
     CoalesceConfig,
     DispatchConfig,
@@ -30,8 +33,8 @@ from headgate.config_sections import (
 )
 
 __all__ = [
-    "CacheConfig", "CoalesceConfig", "Config", "DispatchConfig", "ModelConfig", "PriceConfig", "ProviderConfig", "RouteConfig",
-    "ServerConfig", "StorageConfig", "TelemetryConfig", "TenantDefaults", "providers_of",
+    "AlertsConfig", "BudgetConfig", "CacheConfig", "CoalesceConfig", "Config", "DispatchConfig", "ModelConfig", "PriceConfig",
+    "ProviderConfig", "RouteConfig", "ServerConfig", "SinkConfig", "StorageConfig", "TelemetryConfig", "TenantDefaults", "providers_of",
 ]  # fmt: skip
 
 
@@ -46,10 +49,17 @@ class Config(Section):
     prices: dict[str, PriceConfig] = Field(
         default={}, description="Prices that replace the built-in ones, by `provider/model`."
     )
+    budget: BudgetConfig = Field(default=BudgetConfig(), description="What budgets do when a price is unknown.")
     cache: CacheConfig = Field(default=CacheConfig(), description="What has been answered already.")
     coalesce: CoalesceConfig = Field(default=CoalesceConfig(), description="Whether requests in flight share a call.")
     dispatch: DispatchConfig = Field(default=DispatchConfig(), description="How long and how often a call is tried.")
     tenant_defaults: TenantDefaults = Field(default=TenantDefaults(), description="What a new tenant gets.")
+    billing: dict[str, SinkConfig] = Field(
+        default={}, description="Who is told what tenants owe, by a name of your own."
+    )
+    alerts: AlertsConfig | None = Field(
+        default=None, description="Who is warned. Default: the log and the metrics alone."
+    )
     telemetry: TelemetryConfig = Field(default=TelemetryConfig(), description="Where the record of each call goes.")
 
     @model_validator(mode="after")
@@ -61,6 +71,9 @@ class Config(Section):
         for name in self.providers:
             if "/" in name:
                 raise problem(("providers", name), "a provider's name must not hold a slash")
+        for name in self.billing:
+            if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name) or name == "alerts":
+                raise problem(("billing", name), "a sink's name is letters, digits, - and _, and not `alerts`")
         return self
 
     def _references(self) -> Iterator[tuple[tuple[str | int, ...], str, Mapping[str, object], str]]:

@@ -27,7 +27,7 @@ _ABSENT = {
     ("redis",): "Redis is not available in this version; everything is kept in one process and its SQLite file",
 }
 _MOVED = {"total": "the time for a whole call is dispatch.total"}
-_SECRET = frozenset({"api_key", "headers"})
+_SECRET = frozenset({"api_key", "headers", "secret"})
 _WANTED = {
     "int_parsing": "a whole number",
     "int_type": "a whole number",

@@ -12,9 +12,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, SecretStr, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from headgate.budget.pricing import checked_price
 from headgate.config_units import Cap, Duration, OffWord, ShadowSwitch, Size, Switch, Usd
-from headgate.model.money import Price
+from headgate.model.errors import InvalidRequest
+from headgate.model.money import KINDS, Price
+from headgate.model.money import Tier as PriceTier
 from headgate.model.tenancy import Caps, Policy
+from headgate.model.zones import zone_of
 from headgate.providers.egress import origin_of
 
 Tier = Literal["low", "medium", "high"]
@@ -119,21 +123,68 @@ class ProviderConfig(Section):
         return self
 
 
-class PriceConfig(Section):
-    """USD for a million tokens."""
+class RatesConfig(Section):
+    """USD for a million tokens of each kind. A kind without a price of its own costs what it is a part of."""
 
-    input: Usd = Field(description="A million prompt tokens.")
-    output: Usd = Field(description="A million completion tokens.")
-    cached_input: Usd | None = Field(
-        default=None, description="A million prompt tokens read from the provider's cache."
+    input: Usd = Field(description="Prompt tokens.")
+    output: Usd = Field(description="Completion tokens.")
+    cached_input: Usd | None = Field(default=None, description="Prompt tokens read from the provider's cache.")
+    cache_write: Usd | None = Field(default=None, description="Prompt tokens written to the provider's cache.")
+    cache_write_hour: Usd | None = Field(default=None, description="Those of them that are kept for an hour.")
+    reasoning: Usd | None = Field(default=None, description="Completion tokens that are thoughts.")
+    audio_input: Usd | None = Field(default=None, description="Sound in the prompt.")
+    audio_cached: Usd | None = Field(default=None, description="Sound read from the provider's cache.")
+    audio_output: Usd | None = Field(default=None, description="Sound in the answer.")
+    image_input: Usd | None = Field(default=None, description="Images and documents in the prompt.")
+    image_cached: Usd | None = Field(default=None, description="Images read from the provider's cache.")
+    image_output: Usd | None = Field(default=None, description="Images in the answer.")
+    video_input: Usd | None = Field(default=None, description="Video in the prompt.")
+    video_output: Usd | None = Field(default=None, description="Video in the answer.")
+    citation: Usd | None = Field(default=None, description="Completion tokens that are citations.")
+
+    def rates(self) -> dict[str, Any]:
+        """Each kind's price in nano-USD for a million tokens."""
+        return {kind: getattr(self, kind) for kind in KINDS}
+
+
+class TierConfig(RatesConfig):
+    """What all tokens of a call cost when its prompt is long."""
+
+    above: int = Field(description="Prompts with more tokens than this.", gt=0)
+
+
+class PriceConfig(RatesConfig):
+    """What calls cost."""
+
+    call: Usd = Field(default=0, description="USD for each call, whatever its size.")
+    search: Usd = Field(default=0, description="USD for each search of the web.")
+    searches: int = Field(
+        default=0, description="Searches to hold for a call that searches without having been asked to.", ge=0
     )
-    cache_write: Usd | None = Field(
-        default=None, description="A million prompt tokens written to the provider's cache."
-    )
+    tiers: tuple[TierConfig, ...] = Field(default=(), description="Other prices for long prompts.")
+
+    @model_validator(mode="after")
+    def _chargeable(self) -> Self:
+        try:
+            checked_price(self.price())
+        except InvalidRequest as error:
+            raise problem((error.param or "",), error.message) from None
+        return self
 
     def price(self) -> Price:
-        """The same as a value of the ledger: nano-USD for a million tokens."""
-        return Price(input=self.input, output=self.output, cached_input=self.cached_input, cache_write=self.cache_write)
+        """The same as a value of the ledger."""
+        tiers = tuple(PriceTier(above=tier.above, **tier.rates()) for tier in self.tiers)
+        return Price(**self.rates(), call=self.call, search=self.search, searches=self.searches, tiers=tiers)
+
+
+class BudgetConfig(Section):
+    """What budgets do about models whose price nobody knows."""
+
+    unpriced: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="A model without a price, asked for by a tenant whose money is limited: `refuse` the call, or `allow` it and"
+        " count it as nothing (`headgate_unpriced_tokens_total` shows how much that was).",
+    )
 
 
 class ModelConfig(Section):
@@ -245,6 +296,11 @@ class CoalesceConfig(Section):
         description="Longest wait for a call that only means the same; identical requests wait for theirs.",
         gt=0,
     )
+    drain: Duration = Field(
+        default=30.0,
+        description="How long a call goes on that everyone has left, under `abandoned: finish`; then it is cancelled.",
+        ge=0,
+    )
 
 
 class DispatchConfig(Section):
@@ -265,6 +321,7 @@ class CapsConfig(Section):
 
     hour: Cap = Field(default=10 * 10**9, description="In an hour.")
     day: Cap = Field(default=None, description="In a day.")
+    week: Cap = Field(default=None, description="In a week, from Monday on.")
     month: Cap = Field(default=None, description="In a month.")
     total: Cap = Field(default=None, description="Ever.")
 
@@ -274,6 +331,14 @@ class TenantDefaults(Section):
 
     budget: CapsConfig = Field(default=CapsConfig(), description="Caps in USD.")
     rpm: int = Field(default=120, description="Requests a minute.", gt=0)
+    tpm: int | None = Field(default=None, description="Tokens a minute. Default: no limit.", gt=0)
+    zone: str = Field(default="UTC", description="Time zone of its calendar windows, such as Europe/Berlin.")
+    hit_percent: int = Field(
+        default=0,
+        description="What it pays for an answer from the cache or of a shared call, in percent of what the call would have cost.",
+        ge=0,
+        le=1_000,
+    )
     concurrency: int = Field(default=50, description="Requests at the same time.", gt=0)
     allowed_models: tuple[str, ...] | None = Field(
         default=None, description="Models and routes it may use. Default: all."
@@ -283,13 +348,26 @@ class TenantDefaults(Section):
         description="When everyone who waited has left: `finish` the call and keep its answer, or `cancel` it.",
     )
 
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        try:
+            zone_of(self.zone)
+        except ValueError as error:
+            raise problem(("zone",), str(error)) from None
+        return self
+
+    def caps(self) -> Caps:
+        """The budgets of a tenant for which nothing else was said."""
+        return Caps(**{window: getattr(self.budget, window) for window in Caps.__struct_fields__})
+
     def policy(self) -> Policy:
         """The same as the policy of a tenant."""
-        caps = Caps(hour=self.budget.hour, day=self.budget.day, month=self.budget.month, total=self.budget.total)
         return Policy(
             rpm=self.rpm,
+            tpm=self.tpm,
             concurrency=self.concurrency,
-            caps=caps,
+            zone=self.zone,
+            hit_percent=self.hit_percent,
             allowed_models=self.allowed_models,
             abandoned=self.abandoned,
         )

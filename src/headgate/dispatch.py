@@ -17,14 +17,17 @@ from contextlib import aclosing
 
 import msgspec
 
-from headgate.budget.budget import Reservation
+from headgate.budget.reservation import Reservation
 from headgate.coalesce import Trail
+from headgate.model import failpoints
 from headgate.model.chat import ChatRequest, Completion, Event, Json
-from headgate.model.deployment import Deployment
+from headgate.model.clearance import Clearance
 from headgate.model.errors import (
     AllFailed,
+    BudgetExceeded,
     FailedAttempt,
     Interrupted,
+    RateLimited,
     Rejected,
     Throttled,
     UpstreamError,
@@ -32,14 +35,12 @@ from headgate.model.errors import (
 )
 from headgate.model.money import Usage
 from headgate.model.record import Attempt
-from headgate.model.tally import Tally
+from headgate.model.tally import BYTES_PER_TOKEN, Tally
 from headgate.providers.provider import Provider
+from headgate.providers.usage import normalised
 from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Plan, Step
-
-MOST_TOKENS = 2**31
-"""A provider that reports more has broken its usage, not answered a prompt."""
 
 Publish = Callable[[Event], None]
 
@@ -70,15 +71,18 @@ class Dispatch:
         patience: Patience | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: random.Random | None = None,
     ) -> None:
-        """`providers` by name as deployments say it; `chance` draws the jitter."""
+        """`providers` by name as deployments say it; `now`, unix seconds, chooses between prices by the time of the day; `chance`
+        draws the jitter."""
         self.providers = providers
         self.breakers = breakers
         self.retry_budget = retry_budget
         self.patience = patience or Patience()
         self.clock = clock
+        self.now = now
         self.sleep = sleep
         self.chance = chance or random.Random()
 
@@ -92,34 +96,38 @@ class Dispatch:
         course = _Course(self, plan, reservation, trail)
         while True:
             step = course.next_step()
-            tally = Tally(plan.prompt_tokens)
+            clearance = await course.cleared(step)
+            if clearance is None:
+                continue
+            attempt = _Attempt(course, step, clearance)
             try:
-                await self._attempt(course, step, request, tally, publish)
-                return tally.completion(trail.model or "")
+                await self._attempt(attempt, request, publish)
+                return attempt.tally.completion(trail.model or "")
             except UpstreamError as error:
-                if tally.started:
+                if attempt.tally.started:
                     raise Interrupted(f"The answer broke off: {error.message}") from error
                 await course.after(error, step)
 
-    async def _attempt(self, course: _Course, step: Step, request: ChatRequest, tally: Tally, publish: Publish) -> None:
+    async def _attempt(self, attempt: _Attempt, request: ChatRequest, publish: Publish) -> None:
         """One try. However it ends, what it cost is charged."""
-        await course.reservation.dispatched()
-        attempt = _Attempt(course, step.deployment)
-        provider = self.providers[step.deployment.provider]
+        deployment, tally, clearance = attempt.step.deployment, attempt.tally, attempt.clearance
+        provider = self.providers[deployment.provider]
         try:
             async with aclosing(
-                provider.send(step.deployment, request, limit=step.limit, timeout=course.remaining())
+                provider.send(deployment, request, clearance, timeout=attempt.course.remaining())
             ) as events:
                 async for event in events:
                     if not tally.started:
                         attempt.first_token()
                     tally.add(event)
                     publish(event)
+                    failpoints.passed("mid_stream")
+            failpoints.passed("after_answer")
         except UpstreamError as error:
-            attempt.failed(error, tally.usage() if tally.started else None)
+            attempt.failed(error)
             raise
         except BaseException:
-            attempt.ended("cancelled", tally.usage() if tally.started else attempt.unknown())
+            attempt.ended("cancelled", attempt.seen())
             raise
         attempt.ended("ok", tally.usage())
 
@@ -128,18 +136,23 @@ class Dispatch:
         course = _Course(self, plan, reservation, trail)
         while True:
             step = course.next_step()
-            await reservation.dispatched()
-            attempt = _Attempt(course, step.deployment)
+            clearance = await course.cleared(step)
+            if clearance is None:
+                continue
+            attempt = _Attempt(course, step, clearance)
+            provider = self.providers[step.deployment.provider]
             try:
-                answer = await self.providers[step.deployment.provider].embed(
-                    step.deployment, body, timeout=course.remaining()
-                )
+                answer = await provider.embed(step.deployment, body, clearance, timeout=course.remaining())
             except UpstreamError as error:
                 attempt.failed(error)
                 await course.after(error, step)
+            except BaseException:
+                attempt.ended("cancelled", attempt.seen())
+                raise
             else:
+                failpoints.passed("after_answer")
                 attempt.first_token()
-                attempt.ended("ok", _embedding_usage(answer) or attempt.unknown())
+                attempt.ended("ok", normalised(answer.get("usage")) or attempt.seen())
                 return answer
 
 
@@ -190,6 +203,19 @@ class _Course:
                     return step
         raise AllFailed(tuple(self._failures), retry_after=self._retry_after or 1.0)
 
+    async def cleared(self, step: Step) -> Clearance | None:
+        """The right to try a step; None when the budget does not cover it, beside what earlier attempts have cost.
+
+        Raises BudgetExceeded or RateLimited for the first step, Overloaded when the ledger cannot be written.
+        """
+        try:
+            return await self.reservation.cleared(step.ceiling, step.limit)
+        except (BudgetExceeded, RateLimited) as error:
+            if not (self.trail.attempts or self._failures):
+                raise
+            self._drop(step, error.label, error.status)
+            return None
+
     async def after(self, error: UpstreamError, step: Step) -> None:
         """Choose between waiting for the same deployment, going to the next, and giving up (raises `error`)."""
         if not (error.fallback or error.retryable):
@@ -225,46 +251,73 @@ class _Course:
 
 
 class _Attempt:
-    """One attempt's clock and bill."""
+    """One attempt's answer so far, its clock and its bill."""
 
-    def __init__(self, course: _Course, deployment: Deployment) -> None:
-        self._course = course
-        self._deployment = deployment
+    def __init__(self, course: _Course, step: Step, clearance: Clearance) -> None:
+        self.course = course
+        self.step = step
+        self.clearance = clearance
+        self.tally = Tally(course.plan.prompt_tokens, self._most)
         self._started = course.dispatch.clock()
         self._first: float | None = None
 
+    @property
+    def _most(self) -> int:
+        """Output tokens that were asked for."""
+        return self.step.limit * self.course.plan.choices
+
     def first_token(self) -> None:
         """The first part of the answer is here."""
-        self._first = self._course.dispatch.clock() - self._started
-        trail = self._course.trail
+        self._first = self.course.dispatch.clock() - self._started
+        trail, deployment = self.course.trail, self.step.deployment
         trail.waited += self._first
-        trail.deployment = self._deployment.name
-        trail.model = self._deployment.model
+        trail.deployment = deployment.name
+        trail.model = deployment.model
+        trail.limit = self.step.limit if self.step.shrunk else None
+        trail.ceiling = self.course.reservation.granted
 
-    def unknown(self) -> Usage:
-        """What an attempt may have used whose outcome nobody will tell: its prompt, as an estimate."""
-        return Usage(prompt_tokens=self._course.plan.prompt_tokens, estimated=True)
+    def seen(self, received: int = 0) -> Usage:
+        """What an attempt has used at least that nobody will tell the end of, as an estimate: its prompt and what was made.
+        What the provider itself has counted before is not undercut.
 
-    def failed(self, error: UpstreamError, usage: Usage | None = None) -> None:
-        """The attempt broke. Without a part of an answer it cost nothing, unless it fell silent or broke off once it was sent."""
-        if usage is None:
-            usage = self.unknown() if error.sent else Usage()
-        breakers = self._course.dispatch.breakers
-        breakers.observe(self._deployment.name, failed=error.blames, retry_after=error.retry_after)
-        self._note(error.label, usage)
+        `received`: bytes that came of an answer of which no part could be read.
+        """
+        made = min(-(-received // BYTES_PER_TOKEN), self._most)
+        counted = Usage(prompt_tokens=self.course.plan.prompt_tokens, completion_tokens=made, estimated=True)
+        if self.tally.started:
+            counted = self.tally.usage()
+        told = self.clearance.told
+        if told is None:
+            return counted
+        return msgspec.structs.replace(
+            told,
+            prompt_tokens=told.prompt_tokens or counted.prompt_tokens,
+            completion_tokens=max(told.completion_tokens, counted.completion_tokens),
+            estimated=True,
+        )
+
+    def failed(self, error: UpstreamError) -> None:
+        """The attempt broke. It cost nothing if the provider refused it, or if it never left."""
+        self.course.dispatch.breakers.observe(
+            self.step.deployment.name, failed=error.blames, retry_after=error.retry_after
+        )
+        used = self.seen(error.received) if error.sent or self.tally.started else None
+        self._note(error.label, used)
 
     def ended(self, outcome: str, usage: Usage) -> None:
         """The attempt is over, with an answer (`ok`) or because nobody wants it any more (`cancelled`)."""
         if outcome == "ok":
-            self._course.dispatch.breakers.observe(self._deployment.name, failed=False)
+            self.course.dispatch.breakers.observe(self.step.deployment.name, failed=False)
         self._note(outcome, usage)
 
-    def _note(self, outcome: str, usage: Usage) -> None:
-        deployment, trail = self._deployment, self._course.trail
-        seconds = self._course.dispatch.clock() - self._started
+    def _note(self, outcome: str, used: Usage | None) -> None:
+        deployment, trail = self.step.deployment, self.course.trail
+        seconds = self.course.dispatch.clock() - self._started
         if self._first is None:
             trail.waited += seconds
-        cost = 0 if deployment.price is None else deployment.price.charge(usage)
+        cost = (
+            0 if deployment.price is None or used is None else deployment.price.charge(used, self.course.dispatch.now())
+        )
         trail.cost += cost
         trail.attempts.append(
             Attempt(
@@ -273,16 +326,15 @@ class _Attempt:
                 seconds=seconds,
                 first_token=self._first,
                 cost=cost,
-                usage=usage,
+                usage=used or Usage(),
+                priced=deployment.price is not None,
             )
         )
-        if usage.total_tokens:
-            self._course.reservation.charge(
-                deployment=deployment.name, model=deployment.model, amount=cost, usage=usage
+        if used is not None:
+            self.course.reservation.charge(
+                deployment=deployment.name,
+                model=deployment.model,
+                amount=cost,
+                usage=used,
+                prices=deployment.prices,
             )
-
-
-def _embedding_usage(answer: Json) -> Usage | None:
-    """What the provider reports, when it is a number of tokens."""
-    used = (answer.get("usage") or {}).get("prompt_tokens")
-    return Usage(prompt_tokens=used) if isinstance(used, int) and 0 <= used < MOST_TOKENS else None

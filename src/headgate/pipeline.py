@@ -15,8 +15,9 @@ from typing import Self
 
 import msgspec
 
-from headgate.budget.budget import Budget
 from headgate.budget.estimate import measure, measure_input
+from headgate.budget.reservation import Budget, Reservation
+from headgate.budget.terms import Terms
 from headgate.cache.cache import Cache, Hit, Miss
 from headgate.cache.fingerprint import bypass_reason, fingerprint
 from headgate.coalesce import Flight, Flights, Trail
@@ -29,7 +30,7 @@ from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
 from headgate.repeats import Repeats
 from headgate.reply import Reply, Ticket, finished, refusal, too_late
-from headgate.routing.routing import Routing
+from headgate.routing.routing import Decision, Routing
 from headgate.telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,12 @@ Again = Callable[[], tuple[Flight, bool]]
 
 
 class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to an embeddings call, in OpenAI's shape, its record, and how the caller's rate stands."""
+    """The answer to an embeddings call, in OpenAI's shape, its record, and how the caller's requests and tokens stand."""
 
     body: Json
     record: CallRecord
     rate: RateState
+    tokens: RateState | None
 
 
 class Gateway:
@@ -63,12 +65,14 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
         coalesce: bool = True,
+        refuse_unpriced: bool = True,
         patience: float = 5.0,
         grace: float = 30.0,
     ) -> None:
         """`now` is the wall clock of records, `clock` the monotonic one of durations.
 
         coalesce  whether identical requests in flight share a call
+        refuse_unpriced  whether a tenant whose money is limited may not use a model without a price
         patience  seconds after which a follower of a stream that says nothing starts over
         grace     seconds that flights may go on when the gateway closes
         """
@@ -84,6 +88,7 @@ class Gateway:
         self._clock = clock
         self._new_id = new_id or Ids()
         self._coalesce = coalesce
+        self._refuse_unpriced = refuse_unpriced
         self._patience = patience
         self._grace = grace
 
@@ -136,7 +141,8 @@ class Gateway:
             return self._fly(flight, ticket, key, bypass, request)
 
         def again() -> tuple[Flight, bool]:
-            return self.flights.join((shared, "again"), self._new_id(), abandoned, fly)
+            budgets = self.budget.terms(ticket.caller, ticket.wishes).personal
+            return self.flights.join((shared, budgets), self._new_id(), abandoned, fly)
 
         flight, leads = self.flights.join(shared, ticket.id, abandoned, fly)
         return flight, leads, None if leads else again
@@ -146,7 +152,9 @@ class Gateway:
     ) -> None:
         """Answer one question, once, for all its readers."""
         caller, wishes, trail = ticket.caller, ticket.wishes, flight.trail
-        decision = self.routing.decide(request, caller.policy)
+        terms = self.budget.terms(caller, wishes)
+        frugal = bool(terms.degrading) and await self.budget.degraded(terms)
+        decision = self.routing.decide(request, caller.policy, frugal=frugal)
         trail.cache_reason = bypass
         question = None
         if key is not None:
@@ -163,20 +171,54 @@ class Gateway:
                 _missed(trail, found)
         if wishes.cache == "only-if-cached":
             raise NotCached("There is no cached answer to this request, and it asked for nothing else.")
-        size = measure(request)
-        plan = self.routing.plan(decision, caller.policy, request, likely=size.likely, most=size.most)
-        trail.route_reason, trail.route_confidence = plan.reason, plan.confidence
-        async with self.budget.reserve(
-            flight.id, caller, wishes, route=ticket.route, ceiling=plan.ceiling
-        ) as reservation:
-            completion = await self.dispatch.send(plan, request, reservation, trail, flight.publish)
+        completion = await self._bought(flight, ticket, terms, decision, request)
         trail.worth = trail.cost
-        trail.entry = flight.id if key is not None else None
+        trail.entry = flight.id if key is not None and not trail.personal else None
         flight.land(completion)
-        if key is not None:
+        if key is not None and not trail.personal:
             await self.cache.store(
                 key, question, completion, wishes, id=flight.id, worth=trail.worth, deployment=trail.deployment or ""
             )
+
+    async def _bought(
+        self, flight: Flight, ticket: Ticket, terms: Terms, decision: Decision, request: ChatRequest
+    ) -> Completion:
+        """The answer of a provider: plan, reserve, dispatch."""
+        caller, trail, size = ticket.caller, flight.trail, measure(request)
+        expected = self.budget.outputs.expected(caller.tenant, ticket.route)
+        plan = self.routing.plan(
+            decision,
+            caller.policy,
+            request,
+            likely=size.likely,
+            most=size.most,
+            priced=terms.capped and self._refuse_unpriced,
+            expected=expected,
+        )
+        trail.route_reason, trail.route_confidence = plan.reason, plan.confidence
+        async with self.budget.reserve(
+            flight.id,
+            caller,
+            ticket.wishes,
+            route=ticket.route,
+            ceiling=plan.ceiling,
+            least=plan.least,
+            tokens=size.likely + min(plan.steps[0].limit, expected) * request.choices,
+            deployments=(step.deployment.name for step in plan.steps),
+            tiered=self.routing.tiered(ticket.route),
+        ) as reservation:
+            within = plan.within(reservation.granted, expected)
+            trail.personal = bool(terms.personal) and (decision.frugal or within is not plan)
+            completion = await self.dispatch.send(within, request, reservation, trail, flight.publish)
+            reservation.saved = trail.routed = plan.saved(completion.usage, trail.cost)
+        self._learn(ticket, completion, within.limit_of(trail.deployment), request.choices)
+        return completion
+
+    def _learn(self, ticket: Ticket, completion: Completion, limit: int, choices: int) -> None:
+        """How long this route's answers to this tenant are: what near a cap will be held for the next."""
+        if not completion.usage.estimated:
+            each = completion.usage.completion_tokens // max(1, choices)
+            self.budget.outputs.observe(ticket.caller.tenant, ticket.route, each, limit=limit)
 
     async def embed(self, caller: Principal, body: Json, wishes: Wishes | None = None) -> Embedded:
         """The straight line of an embeddings call: admit, plan, reserve, dispatch.
@@ -202,14 +244,28 @@ class Gateway:
             raise
         record = finished(ticket, trail, duration=self._clock() - ticket.started, source="live", cost=trail.cost)
         self.telemetry.record(record)
-        return Embedded(body=answer, record=record, rate=permit.rate)
+        return Embedded(body=answer, record=record, rate=permit.rate, tokens=self.tokens(caller))
 
     async def _embed(self, ticket: Ticket, body: Json, trail: Trail) -> Json:
         size = measure_input(body["input"])
-        plan = self.routing.plan_embeddings(ticket.caller.policy, ticket.route, likely=size.likely, most=size.most)
+        caller, wishes = ticket.caller, ticket.wishes
+        terms = self.budget.terms(caller, wishes)
+        plan = self.routing.plan_embeddings(
+            caller.policy,
+            ticket.route,
+            likely=size.likely,
+            most=size.most,
+            priced=terms.capped and self._refuse_unpriced,
+        )
         trail.route_reason = plan.reason
         async with self.budget.reserve(
-            ticket.id, ticket.caller, ticket.wishes, route=ticket.route, ceiling=plan.ceiling
+            ticket.id,
+            caller,
+            wishes,
+            route=ticket.route,
+            ceiling=plan.ceiling,
+            tokens=size.likely,
+            deployments=(step.deployment.name for step in plan.steps),
         ) as reservation:
             return await self.dispatch.embed(plan, body, reservation, trail)
 
@@ -244,8 +300,16 @@ class Gateway:
             closed=self._closed,
             clock=self._clock,
             again=again,
+            fee=self._fee if ticket.caller.policy.hit_percent else None,
             patience=self._patience,
         )
+
+    async def _fee(self, ticket: Ticket, most: int) -> Reservation:
+        """What a tenant that pays for answers from stock has on hold for this one. Raises BudgetExceeded."""
+        tiered = self.routing.tiered(ticket.route)
+        return await self.budget.fee(
+            ticket.id, ticket.caller, ticket.wishes, route=ticket.route, most=most, tiered=tiered
+        ).__aenter__()
 
     def _shared(self, ticket: Ticket, key: Key | None) -> tuple[object, ...] | None:
         """Who may share a flight: the same request of the same tenant (both are in the key), and the same wishes about where the
@@ -255,12 +319,20 @@ class Gateway:
             return None
         return key, wishes.cache, wishes.min_confidence
 
-    def _closed(self, record: CallRecord) -> None:
-        """A caller has left: one record to telemetry, and what an answer from stock saved to the journal."""
+    def tokens(self, caller: Principal) -> RateState | None:
+        """How the caller's tokens of this minute stand, with those of calls in flight; None where they are not limited."""
+        limit = caller.policy.tpm
+        if limit is None:
+            return None
+        taken, left = self.budget.tokens(caller.tenant)
+        return RateState(limit, max(0, limit - taken), left)
+
+    def _closed(self, record: CallRecord, billed: int) -> None:
+        """A caller has left: one record to telemetry, and to the journal what an answer from stock saved and is billed at."""
         self.telemetry.record(record)
-        if record.source not in ("live", "none") and record.status == 200:
+        if record.source not in ("live", "none") and (billed or record.status == 200):
             try:
-                self.budget.note(record)
+                self.budget.note(record, billed=billed)
             except GatewayError as error:
                 log.warning("what call %s saved could not be written down: %s", record.id, error.message)
 

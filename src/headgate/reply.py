@@ -7,12 +7,13 @@ line can still be sent; closing the reply leaves the flight, gives the permit ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
+from headgate.budget.reservation import Reservation
 from headgate.coalesce import Flight, Trail
 from headgate.limits.limits import Permit
 from headgate.model.chat import Completion, Event
@@ -47,15 +48,20 @@ class Reply:
         *,
         leads: bool,
         permit: Permit,
-        closed: Callable[[CallRecord], None],
+        closed: Callable[[CallRecord, int], None],
         clock: Callable[[], float],
         again: Callable[[], tuple[Flight, bool]] | None = None,
+        fee: Callable[[Ticket, int], Awaitable[Reservation]] | None = None,
         patience: float = 5.0,
     ) -> None:
-        """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record.
+        """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record, and nano-USD that
+        the caller pays for an answer that others have paid for.
 
-        `again` is for followers: it starts over, together with all others who do, and says whether this caller leads then. A
-        follower does so once, when its flight fails in a way that may pass, or when a stream says nothing for `patience` seconds.
+        `fee` holds at most so many nano-USD for such an answer; None when the caller pays nothing for it.
+
+        `again` is for followers: it starts over, together with all others who do under the same budgets, and says whether this
+        caller leads then. A follower does so once: when its flight fails in a way that may pass or that concerns its leader
+        alone, when the answer is what the leader's own budget left of it, or when a stream says nothing for `patience` seconds.
         """
         self.ticket = ticket
         self.permit = permit
@@ -65,8 +71,11 @@ class Reply:
         self._clock = clock
         self._again = again
         self._patience = patience
+        self._open_fee = fee
+        self._fee: Reservation | None = None
         self._first: float | None = None
         self._error: GatewayError | None = None
+        self._given = False
         self._read_to_end = False
         self._open = True
 
@@ -98,8 +107,20 @@ class Reply:
 
     @property
     def saved(self) -> int:
-        """Nano-USD that this caller would have paid without cache and coalescing."""
-        return 0 if self.source == "live" else self._flight.trail.worth
+        """Nano-USD that this caller would have cost more without cache, coalescing and routing."""
+        trail = self._flight.trail
+        return trail.routed if self.source == "live" else trail.worth
+
+    @property
+    def billed(self) -> int:
+        """Nano-USD that this caller pays for an answer from stock of which it was given any part; nothing for a live one, which
+        is in the settlement."""
+        flight = self._flight
+        stock = self._given and flight.completion is not None and self.source != "live"
+        return self._share(flight.trail.worth) if stock else 0
+
+    def _share(self, amount: int) -> int:
+        return amount * self.ticket.caller.policy.hit_percent // 100
 
     def overhead(self) -> float:
         """Seconds from the call's arrival to its answer (of a stream, to its first part) that no provider was waited for."""
@@ -111,12 +132,16 @@ class Reply:
         caller's own time is over."""
         if self._first is not None:
             return
-        if not self._flight.begun:
-            try:
+        try:
+            if self._again is not None or not self._flight.begun:
                 await self._first_event()
-            except GatewayError as error:
-                self._error = error
-                raise
+            if self._open_fee is not None and self.source != "live":
+                trail = self._flight.trail
+                most = trail.worth if self.at_hand else trail.ceiling
+                self._fee = await self._open_fee(self.ticket, self._share(most))
+        except GatewayError as error:
+            self._error = error
+            raise
         self._first = self._clock() - self.ticket.started
 
     async def _first_event(self) -> None:
@@ -125,14 +150,13 @@ class Reply:
         heard = True
         while heard and not (flight.begun or flight.ended):
             heard = await self._news(patience)
-        error = None if flight.begun else flight.error
         again, self._again = self._again, None
-        if again is not None and (not heard or (error is not None and error.retryable)):
+        if again is not None and (not heard or _for_its_leader(flight)):
             flight.leave()
             self._flight, self._leads = again()
             await self._first_event()
-        elif error is not None:
-            raise error.with_traceback(None)
+        elif not flight.begun and flight.error is not None:
+            raise flight.error.with_traceback(None)
 
     async def _news(self, patience: float | None = None) -> bool:
         """Wait until something happens to the flight; False when `patience` seconds pass before. Raises UpstreamTimeout."""
@@ -163,6 +187,7 @@ class Reply:
             while True:
                 for event in flight.events_from(position):
                     position += 1
+                    self._given = True
                     yield event
                 if position < len(flight.events):
                     continue  # more has come while the reader was busy
@@ -188,13 +213,13 @@ class Reply:
         except GatewayError as error:
             self._error = error
             raise
-        self._read_to_end = True
+        self._given = self._read_to_end = True
         return flight.completion
 
     def close(self) -> None:
         """Leave the flight, give the permit back, emit the record. Closing again does nothing.
 
-        A leader that leaves early has not seen what its flight will cost: its record waits for the flight's end.
+        Who leaves early and pays for it has not seen what the flight will cost: the record waits for the flight's end.
         """
         if not self._open:
             return
@@ -202,10 +227,15 @@ class Reply:
         self._flight.leave()
         self.permit.release()
         duration, overhead = self._clock() - self.ticket.started, self.overhead()
-        if self._leads:
-            self._flight.afterwards(lambda: self._closed(self._record(duration, overhead)))
+        if self._leads or self._fee is not None:
+            self._flight.afterwards(lambda: self._end(duration, overhead))
         else:
-            self._closed(self._record(duration, overhead))
+            self._end(duration, overhead)
+
+    def _end(self, duration: float, overhead: float) -> None:
+        self._closed(self._record(duration, overhead), self.billed)
+        if self._fee is not None:
+            self._fee.drop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -287,6 +317,14 @@ def finished(
         overhead=overhead,
         lookup=trail.lookup,
     )
+
+
+def _for_its_leader(flight: Flight) -> bool:
+    """Whether a flight says nothing about its followers: what it failed of may pass or concerns its leader alone, or its answer
+    is what a budget of the leader's own has left of one."""
+    if flight.begun:
+        return flight.trail.personal
+    return flight.error is not None and (flight.error.retryable or flight.error.personal)
 
 
 def too_late(ticket: Ticket) -> UpstreamTimeout:

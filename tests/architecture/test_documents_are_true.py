@@ -17,7 +17,12 @@ from tools.generate_reference import PAGES, config_reference
 
 DOCS = ROOT / "docs"
 ARCHITECTURE = text(ROOT / "ARCHITECTURE.md")
-INTERNAL = {"Progress": "how the demo's command shows its bars", "Wire": "the simulator's two formats"}
+INTERNAL = {
+    "Census": "what budgets ask of tenants",
+    "Progress": "how the demo's command shows its bars",
+    "Tally": "a ledger's balances",
+    "Wire": "the simulator's two formats",
+}
 """Protocols that nobody plugs into."""
 
 CONFORMANCE = {
@@ -28,6 +33,10 @@ CONFORMANCE = {
     "Verdict": "verdict_suite",
     "Ledger": "ledger",
     "Statements": "ledger",
+    "Changes": "ledger",
+    "Repricings": "ledger",
+    "Outbox": "outbox",
+    "Exporter": "exporter",
     "Provider": "provider",
     "Sink": "sink",
 }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headgate.model.chat import ChatRequest, Completion, Delta, Done, Event
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
 from headgate.model.errors import (
     Malformed,
@@ -93,10 +94,15 @@ def asked(question: str = "How much is six times seven?", **fields: Any) -> Chat
     return ChatRequest.parse({"model": "auto", "messages": [{"role": "user", "content": question}], **fields})
 
 
+def cleared(limit: int) -> Clearance:
+    """The right to call, as a reservation gives it out."""
+    return Clearance("reserved", limit)
+
+
 async def events(
     provider: Provider, deployment: Deployment, request: ChatRequest, *, timeout: float = 10.0
 ) -> list[Event]:
-    return [event async for event in provider.send(deployment, request, limit=500, timeout=timeout)]
+    return [event async for event in provider.send(deployment, request, cleared(500), timeout=timeout)]
 
 
 def folded(received: list[Event]) -> Completion:
@@ -165,7 +171,7 @@ async def test_a_failure_in_the_middle_comes_after_what_was_received(
     received: list[Event] = []
 
     async def read() -> None:
-        async for event in provider.send(deployment, asked(stream=True), limit=500, timeout=0.5):
+        async for event in provider.send(deployment, asked(stream=True), cleared(500), timeout=0.5):
             received.append(event)
 
     with pytest.raises(kinds):
@@ -180,6 +186,29 @@ async def test_a_body_that_is_cut_off_is_an_error_and_never_done(rig: Rig, *, st
         await events(*rig.open("truncated-json"), asked(stream=stream))
 
 
+@pytest.mark.parametrize(
+    ("fault", "stream", "sent", "came"),
+    [
+        ("truncated-json", False, True, True),
+        ("malformed-sse", False, True, True),
+        ("truncated-json", True, True, True),
+        ("refuse", False, True, False),
+        ("500", False, False, False),
+        ("429", True, False, False),
+    ],
+)
+async def test_an_error_says_whether_the_call_was_sent_and_how_much_of_an_answer_came(
+    rig: Rig, fault: str, *, stream: bool, sent: bool, came: bool
+) -> None:
+    """Scripts have no wire, so this holds for providers that do."""
+    provider, deployment = rig.open(fault)
+    if isinstance(provider, ScriptedProvider):
+        return
+    with pytest.raises(UpstreamError) as caught:
+        await events(provider, deployment, asked(stream=stream))
+    assert (caught.value.sent, caught.value.received > 0) == (sent, came)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("fault", ["split-utf8", "no-usage", "huge"])
 async def test_an_odd_answer_is_read_all_the_same(rig: Rig, fault: str, *, stream: bool) -> None:
@@ -192,7 +221,7 @@ async def test_an_odd_answer_is_read_all_the_same(rig: Rig, fault: str, *, strea
 
 async def test_a_reader_may_leave_at_any_time_and_the_provider_goes_on(rig: Rig) -> None:
     provider, deployment = rig.open()
-    stream = provider.send(deployment, asked(stream=True), limit=500, timeout=10)
+    stream = provider.send(deployment, asked(stream=True), cleared(500), timeout=10)
     await anext(stream)
     await stream.aclose()
     assert folded(await events(provider, deployment, asked(stream=True))).complete
@@ -218,7 +247,7 @@ async def test_calls_at_the_same_time_do_not_mix(rig: Rig) -> None:
 async def test_embeddings_are_in_the_shape_of_openai_or_refused(rig: Rig) -> None:
     provider, _ = rig.open()
     deployment = Deployment(name="e", provider="acme", model="simulated-embedding")
-    answering = provider.embed(deployment, {"model": "e", "input": ["a", "b"]}, timeout=10)
+    answering = provider.embed(deployment, {"model": "e", "input": ["a", "b"]}, cleared(0), timeout=10)
     if isinstance(provider, OpenAI):
         answered = await answering
         assert [row["index"] for row in answered["data"]] == [0, 1]
@@ -232,7 +261,7 @@ async def test_embeddings_are_in_the_shape_of_openai_or_refused(rig: Rig) -> Non
 async def test_a_limit_cuts_the_answer(rig: Rig) -> None:
     """Scripts do not count tokens, so this holds for those that do."""
     provider, deployment = rig.open()
-    received = [event async for event in provider.send(deployment, asked(), limit=2, timeout=10)]
+    received = [event async for event in provider.send(deployment, asked(), cleared(2), timeout=10)]
     if not isinstance(provider, ScriptedProvider):
         completion = folded(received)
         assert completion.choices[0]["finish_reason"] == "length"

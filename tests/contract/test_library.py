@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import headgate
-from headgate import Caps, ChatRequest, Config, GatewayError, Policy, Principal, open_gateway
+from headgate import ChatRequest, Config, GatewayError, Principal, open_gateway
 from headgate.simulator.simulator import Simulator
 
 ASK = {"model": "auto", "messages": [{"role": "user", "content": "How do I reset my password?"}]}
@@ -27,7 +27,7 @@ async def test_a_program_asks_twice_and_pays_once(tmp_path: Path) -> None:
     async with Simulator().serve() as provider:
         config = Config().answered_at(provider.url)
         async with open_gateway(config, tmp_path) as gateway:
-            caller = Principal(tenant="acme", policy=Policy(caps=Caps(hour=10**9)))
+            caller = Principal(tenant="acme")
             texts = []
             for stream in (False, True):
                 async with await gateway.chat(caller, ChatRequest.parse({**ASK, "stream": stream})) as reply:
@@ -40,9 +40,9 @@ async def test_a_program_asks_twice_and_pays_once(tmp_path: Path) -> None:
 
 
 async def test_a_program_gets_the_same_typed_errors(tmp_path: Path) -> None:
-    async with Simulator().serve() as provider, open_gateway(Config().answered_at(provider.url), tmp_path) as gateway:
-        poor = Principal(tenant="acme", policy=Policy(caps=Caps(hour=1)))
-        async with await gateway.chat(poor, ChatRequest.parse(ASK)) as reply:
+    poor = Config.model_validate({"tenant_defaults": {"budget": {"hour": "0.000000001"}}})
+    async with Simulator().serve() as provider, open_gateway(poor.answered_at(provider.url), tmp_path) as gateway:
+        async with await gateway.chat(Principal(tenant="acme"), ChatRequest.parse(ASK)) as reply:
             with pytest.raises(GatewayError) as refused:
                 await reply.completion()
     assert (refused.value.status, refused.value.code) == (402, "budget_exceeded")

@@ -23,6 +23,7 @@ from headgate.model.money import Usage
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Policy, Principal, Wishes
 from headgate.reply import Reply, Ticket
+from tests.chaos import times
 
 KEYS = ("one", "two")
 MAX_FOLLOWERS = 3
@@ -96,14 +97,17 @@ def reply_to(flight: Flight, permit: Permit, records: list[CallRecord], *, leads
     ticket = Ticket(
         id=flight.id, at=0.0, started=0.0, caller=CALLER, wishes=Wishes(), route="auto", stream=True
     )  # fmt: skip
-    return Reply(ticket, flight, leads=leads, permit=permit, closed=records.append, clock=lambda: 0.0)
+    return Reply(
+        ticket, flight, leads=leads, permit=permit, closed=lambda record, _: records.append(record), clock=lambda: 0.0
+    )
 
 
 class Machine(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(drain=st.sampled_from([0.0, 60.0]))
+    def begin(self, drain: float) -> None:
         self.loop = asyncio.new_event_loop()
-        self.flights = Flights(max_followers=MAX_FOLLOWERS)
+        self.drained_at_once = drain == 0
+        self.flights = Flights(max_followers=MAX_FOLLOWERS, drain=drain)
         self.limits = Limits(MemoryCounters())
         self.records: list[CallRecord] = []
         self.works: list[Work] = []
@@ -262,11 +266,11 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.loop.close()
 
-    @staticmethod
-    def _abandoned_flights_have_ended(work: Work) -> None:
+    def _abandoned_flights_have_ended(self, work: Work) -> None:
         flight = work.flight
         assert flight is not None
-        if flight.readers == 0 and work.abandoned == "cancel" and flight.completion is None:
+        given_up = work.abandoned == "cancel" or self.drained_at_once
+        if flight.readers == 0 and given_up and flight.completion is None:
             assert work.over or not work.cancelled
             assert flight._task is not None
             assert flight._task.done()
@@ -280,4 +284,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestFlights = Machine.TestCase
-TestFlights.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestFlights.settings = settings(max_examples=times(200, 10_000), stateful_step_count=40, deadline=None)

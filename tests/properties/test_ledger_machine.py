@@ -1,59 +1,125 @@
-"""Any order of calls, repeats, expiries, clock steps and restarts: both ledgers agree with a model of thirty lines."""
+"""Any order of calls, repeats, changes of caps, expiries, clock steps and crashes: both ledgers agree with a model of some fifty lines.
+
+The model keeps reservations and computes balances; it never adds to one. After every step every balance of the ledger is compared with
+it, and no reservation has made what is spent and held on a scope exceed its cap.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from headgate.budget.budget import Balance, Entry, Hold, Ledger, Scope, UsageQuery
+from headgate.budget.budget import Balance, Entry, Hold, Ledger, Match, Scope, UsageQuery
 from headgate.budget.memory import MemoryLedger
 from headgate.budget.sqlite import SqliteLedger
 from headgate.model.errors import BudgetExceeded, Overloaded
+from headgate.model.money import Usage
 
-CAPS = {"small": 50, "large": 120, "free": None}
-IDS = st.sampled_from([f"call-{number}" for number in range(12)])
-AMOUNTS = st.integers(0, 40)
+NOON = 1_795_176_000.0
+
+SCOPES = {
+    "organisation": Scope("organisation:all", "total", 60),
+    "tenant": Scope("tenant:acme", "day:2026-11-20", 40),
+    "free": Scope("tenant:acme", "total"),
+    "ann": Scope("user:acme/ann", "total", 20),
+    "big": Scope("model:acme/big", "total", 30, deployment="big"),
+    "tokens": Scope("tenant:acme", "tokens/day:2026-11-20", 100, tokens=True),
+    "bob": Scope("user:acme/bob", "total", 20),
+    "bob's tokens": Scope("user:acme/bob", "tokens/total", 60, tokens=True),
+}
+LATE = {"bob", "bob's tokens"}
+"""Scopes that are not counted before somebody asks for it."""
+
+IDS = st.sampled_from([f"call-{number}" for number in range(6)])
+# Few values, so that sums often come to exactly a cap, or to one more.
+AMOUNTS = st.sampled_from([0, 1, 9, 10, 11, 20, 21])
+LEASES = st.sampled_from([5, 50])
+BILLS = st.lists(st.tuples(st.sampled_from(["big", "small"]), AMOUNTS, AMOUNTS), min_size=1, max_size=3)
+Bill = list[tuple[str, int, int]]
+
+
+class Call(msgspec.Struct):
+    """A reservation: how much it holds where, and what it cost in the end. `caps`: those in force when it was made."""
+
+    user: str
+    caps: dict[str, int | None]
+    held: int
+    tokens: int
+    lease: float
+    deadline: float
+    state: str = "held"
+    bill: Bill = []
+    by_note: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in ("held", "dispatched")
+
+    def weight(self, name: str) -> tuple[int, int]:
+        """What this call has spent and holds on a scope."""
+        scope = SCOPES[name]
+        if self.is_open:
+            return 0, self.tokens if scope.tokens else self.held
+        mine = [part for part in self.bill if scope.deployment is None or part[0] in ("", scope.deployment)]
+        return sum(part[2 if scope.tokens else 1] for part in mine), 0
 
 
 class Model:
-    """Reservations as (state, amount, deadline); balances are computed, never kept."""
+    """What a ledger should say."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, tuple[str, int, float]] = {}
+        self.calls: dict[str, Call] = {}
+        self.caps = {name: scope.cap for name, scope in SCOPES.items()}
+        self.counted = SCOPES.keys() - LATE
 
-    @property
-    def spent(self) -> int:
-        return sum(amount for state, amount, _ in self.calls.values() if state in ("settled", "lost"))
+    def balance(self, name: str) -> Balance:
+        weights = [call.weight(name) for call in self.calls.values() if name in call.caps]
+        return Balance(sum(spent for spent, _ in weights), sum(held for _, held in weights))
 
-    @property
-    def held(self) -> int:
-        return sum(amount for state, amount, _ in self.calls.values() if state in ("held", "dispatched"))
+    def refusal(self, caps: dict[str, int | None], money: int, tokens: int) -> str | None:
+        told = None
+        for name, cap in caps.items():
+            wanted = tokens if SCOPES[name].tokens else money
+            if cap is None or (SCOPES[name].tokens and not wanted):
+                continue
+            balance = self.balance(name)
+            if balance.spent + wanted > cap:
+                return "budget_exceeded"
+            if balance.spent + balance.held + wanted > cap:
+                told = "budget_held"
+        return told
 
-    def refusal(self, amount: int) -> str | None:
-        caps = [cap for cap in CAPS.values() if cap is not None]
-        if any(self.spent + amount > cap for cap in caps):
-            return "budget_exceeded"
-        return "budget_held" if any(self.spent + self.held + amount > cap for cap in caps) else None
+    def settle(self, id: str, bill: Bill, *, by_note: bool = False) -> None:
+        call = self.calls.get(id)
+        if call is not None and (call.is_open or call.state == "released"):
+            call.state, call.bill, call.by_note = "settled", bill, by_note
 
-    def settle(self, id: str, amount: int) -> None:
-        if self.calls.get(id, ("lost",))[0] in ("held", "dispatched", "released"):
-            self.calls[id] = ("settled", amount, 0)
+    def count(self, name: str, user: str) -> None:
+        if name not in self.counted:
+            self.counted |= {name}
+            for call in self.calls.values():
+                if call.user == user and call.state != "released":
+                    call.caps[name] = None
+
+    def expire(self, now: float) -> None:
+        for call in self.calls.values():
+            call.deadline = min(call.deadline, now + call.lease)
+            if call.is_open and call.deadline <= now:
+                call.bill = [("", call.held, call.tokens)] if call.state == "dispatched" else []
+                call.state = "lost" if call.state == "dispatched" else "released"
 
     def restart(self) -> None:
         """What never left is as if it had never been; what left and has no end is lost."""
-        self.end_all(float("inf"))
-        self.calls = {id: call for id, call in self.calls.items() if call[0] != "released"}
-
-    def end_all(self, now: float) -> None:
-        for id, (state, amount, deadline) in self.calls.items():
-            if state in ("held", "dispatched") and deadline <= now:
-                self.calls[id] = ("lost" if state == "dispatched" else "released", amount, 0)
+        self.expire(float("inf"))
+        self.calls = {id: call for id, call in self.calls.items() if call.state != "released"}
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -64,11 +130,23 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.now = 1_795_176_000.0
-        self.overrun = False
+        self.now = NOON
         self.loop = asyncio.new_event_loop()
         self.ledger = self.opened()
         self.model = Model()
+        self.noted: dict[str, int] = {}
+
+    def told(self, work: Awaitable[object]) -> str | None:
+        """The code of the error that it raises."""
+
+        async def done() -> None:
+            await work
+
+        try:
+            self.loop.run_until_complete(done())
+        except (BudgetExceeded, Overloaded) as error:
+            return error.code
+        return None
 
     def inside(self, work: Callable[[], None]) -> None:
         """Do something that does not wait, but wants a running loop."""
@@ -78,73 +156,153 @@ class LedgerMachine(RuleBasedStateMachine):
 
         self.loop.run_until_complete(done())
 
-    @rule(id=IDS, amount=AMOUNTS, lease=st.integers(1, 100))
-    def reserve(self, id: str, amount: int, lease: int) -> None:
-        scopes = tuple(Scope("tenant:acme", window, cap) for window, cap in CAPS.items())
-        hold = Hold(id=id, scopes=scopes, amount=amount, lease=lease, entry=Entry(tenant="acme"))
-        refusal = None
-        try:
-            self.loop.run_until_complete(self.ledger.reserve(hold))
-        except BudgetExceeded as error:
-            refusal = error.code
+    def user(self, id: str) -> str:
+        """Who makes this call, as every row of it says."""
+        return self.model.calls[id].user if id in self.model.calls else ""
+
+    def entries(self, id: str, bill: Bill) -> list[Entry]:
+        """A bill as the ledger takes it."""
+        return [
+            Entry(
+                tenant="acme",
+                user=self.user(id),
+                deployment=deployment,
+                amount=amount,
+                usage=Usage(completion_tokens=tokens),
+            )
+            for deployment, amount, tokens in bill
+        ]
+
+    @rule(
+        id=IDS,
+        user=st.sampled_from(["ann", "bob", "cid"]),
+        amount=AMOUNTS,
+        share=st.sampled_from([0, 50, 100, 100]),
+        tokens=AMOUNTS,
+        lease=LEASES,
+    )
+    def reserve(self, *, id: str, user: str, amount: int, share: int, tokens: int, lease: int) -> None:
+        least = amount * share // 100
+        caps = {name: self.model.caps[name] for name in sorted(self.model.counted) if pays(name, user)}
+        scopes = tuple(msgspec.structs.replace(SCOPES[name], cap=cap) for name, cap in caps.items())
+        entry = Entry(tenant="acme", user=user)
+        hold = Hold(id=id, scopes=scopes, amount=amount, least=least, tokens=tokens, lease=lease, entry=entry)
+        refusal = self.told(self.ledger.reserve(hold))
         if id in self.model.calls:
             assert refusal is None
             return
-        assert refusal == self.model.refusal(amount)
+        assert refusal == self.model.refusal(caps, least, tokens)
         if refusal is None:
-            self.model.calls[id] = ("held", amount, self.now + lease)
+            held = self.loop.run_until_complete(self.ledger.reserve(hold))
+            assert least <= held <= amount
+            self.model.calls[id] = Call(user, caps, held, tokens, lease, self.now + lease)
+            self.nothing_exceeds({name: cap for name, cap in caps.items() if tokens or not SCOPES[name].tokens})
+
+    def nothing_exceeds(self, caps: dict[str, int | None]) -> None:
+        """What has just been held has made no balance exceed its cap."""
+        for name, cap in caps.items():
+            balance = self.ledger.peek(SCOPES[name].account, SCOPES[name].window)
+            assert cap is None or balance.spent + balance.held <= cap
 
     @rule(id=IDS)
     def dispatched(self, id: str) -> None:
-        state, amount, deadline = self.model.calls.get(id, ("released", 0, 0))
-        try:
-            self.loop.run_until_complete(self.ledger.dispatched(id))
-        except Overloaded:
-            assert state == "released"
+        call = self.model.calls.get(id)
+        told = self.told(self.ledger.dispatched(id))
+        if call is None or not call.is_open:
+            assert told == "overloaded"
             return
-        assert state != "released"
-        if state == "held":
-            self.model.calls[id] = ("dispatched", amount, deadline)
+        assert told is None
+        call.state = "dispatched"
 
-    @rule(id=IDS, amount=AMOUNTS)
-    def settle(self, id: str, amount: int) -> None:
-        state, most, _ = self.model.calls.get(id, ("lost", 0, 0))
-        self.overrun |= state == "released" or amount > most
-        self.inside(lambda: self.ledger.settle(id, Entry(tenant="acme", amount=amount)))
-        self.model.settle(id, amount)
+    @rule(id=IDS, lease=LEASES, amount=st.none() | AMOUNTS)
+    def extend(self, id: str, lease: int, amount: int | None) -> None:
+        call = self.model.calls.get(id)
+        told = self.told(self.ledger.extend(id, lease, amount))
+        if call is None or not call.is_open:
+            assert told == "overloaded"
+            return
+        more = max(0, (amount or 0) - call.held)
+        assert told == (self.model.refusal(call.caps, more, 0) if more else None)
+        if told is None:
+            call.held, call.lease, call.deadline = call.held + more, lease, self.now + lease
+        if told is None and more:
+            self.nothing_exceeds({name: cap for name, cap in call.caps.items() if not SCOPES[name].tokens})
+
+    @rule(id=IDS, bill=BILLS)
+    def settle(self, id: str, bill: Bill) -> None:
+        entries = self.entries(id, bill)
+        self.inside(lambda: self.ledger.settle(id, entries))
+        self.model.settle(id, bill)
+
+    @rule(id=IDS, billed=AMOUNTS)
+    def note(self, id: str, billed: int) -> None:
+        """An answer from stock: a fee that was held is settled by it, and one for which nothing was held counts nowhere."""
+        entry = Entry(tenant="acme", user=self.user(id), source="exact", billed=billed, deployment="small")
+        self.inside(lambda: self.ledger.note(id, entry))
+        if id not in self.noted:
+            self.noted[id] = billed
+            self.model.settle(id, [("small", billed, 0)], by_note=True)
+            self.model.calls.setdefault(id, Call("", {}, 0, 0, 0, 0, state="settled"))
 
     @rule(id=IDS)
     def release(self, id: str) -> None:
         self.inside(lambda: self.ledger.release(id))
-        state, amount, _ = self.model.calls.get(id, ("", 0, 0))
-        if state == "held":
-            self.model.calls[id] = ("released", amount, 0)
+        if id in self.model.calls and self.model.calls[id].state == "held":
+            self.model.calls[id].state = "released"
 
-    @rule(seconds=st.integers(-50, 100))
+    @rule(name=st.sampled_from(sorted(SCOPES)), cap=st.none() | st.sampled_from([0, 10, 20, 40, 60]))
+    def change_cap(self, name: str, cap: int | None) -> None:
+        self.model.caps[name] = cap
+
+    @rule(name=st.sampled_from(sorted(LATE)))
+    def count(self, name: str) -> None:
+        """Count somebody whose calls have been made for long."""
+        scope = msgspec.structs.replace(SCOPES[name], cap=None)
+        self.loop.run_until_complete(self.ledger.count(scope, Match(("acme",), "user", "bob")))
+        self.model.count(name, "bob")
+
+    @rule(seconds=st.sampled_from([-50, -5, 5, 50]))
     def step_clock(self, seconds: int) -> None:
         self.now += seconds
 
     @rule()
+    def leap_and_return(self) -> None:
+        """A clock that is years ahead for a moment ends leases, and makes no balance be forgotten."""
+        self.now += 10**8
+        self.expire()
+        self.now -= 10**8
+
+    @rule()
     def expire(self) -> None:
         self.loop.run_until_complete(self.ledger.expire())
-        self.model.end_all(self.now)
+        self.model.expire(self.now)
 
     @invariant()
     def balances_are_the_models(self) -> None:
-        for window, cap in CAPS.items():
-            balance = self.loop.run_until_complete(self.ledger.balance("tenant:acme", window))
-            assert balance == Balance(self.model.spent, self.model.held)
-            assert cap is None or self.overrun or balance.spent + balance.held <= cap
-        states = [state for state, _, _ in self.model.calls.values()]
+        for name in self.model.counted:
+            scope = SCOPES[name]
+            assert self.ledger.peek(scope.account, scope.window) == self.model.balance(name), name
+        states = [call.state for call in self.model.calls.values()]
         assert self.ledger.open_reservations() == states.count("held") + states.count("dispatched")
-        assert self.ledger.open_reservations() or not self.model.held
+        if not self.ledger.open_reservations():
+            assert all(self.ledger.peek(scope.account, scope.window).held == 0 for scope in SCOPES.values())
 
     def teardown(self) -> None:
-        rows = self.loop.run_until_complete(self.ledger.usage(UsageQuery()))
-        assert sum(row.cost for row in rows) == self.model.spent
+        """The journal says what the balances say: every call's cost is in it once, and every note."""
+        rows = self.loop.run_until_complete(self.ledger.usage(UsageQuery(group_by=("source",))))
+        billed = {row.group["source"]: row.billed for row in rows}
+        assert billed.get("exact", 0) == sum(self.noted.values())
+        by_fee = sum(self.noted.get(id, 0) for id, call in self.model.calls.items() if call.by_note)
+        assert billed.get("live", 0) == self.model.balance("free").spent - by_fee
         self.loop.run_until_complete(self.ledger.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+
+
+def pays(name: str, user: str) -> bool:
+    """Whether a scope is one of those of a user's calls."""
+    account = SCOPES[name].account
+    return not account.startswith("user:") or account == f"user:acme/{user}"
 
 
 class SqliteLedgerMachine(LedgerMachine):
@@ -160,26 +318,45 @@ class SqliteLedgerMachine(LedgerMachine):
     def opened(self) -> Ledger:
         return SqliteLedger(self.path / "ledger.db", now=lambda: self.now)
 
+    def written(self) -> None:
+        """Everything that waits to be written is written."""
+        self.loop.run_until_complete(self.ledger.usage(UsageQuery()))
+
     @rule()
     def close_and_open(self) -> None:
         self.loop.run_until_complete(self.ledger.close())
-        self.restarted()
+        self.ledger = self.opened()
+        self.model.restart()
 
     @rule()
     def kill_and_open(self) -> None:
+        self.written()
+        self.kill()
+        self.model.restart()
+
+    @rule(id=IDS, bill=BILLS)
+    def kill_after_a_settlement(self, id: str, bill: Bill) -> None:
+        """What was told last is in the file or it is not; no part of it is, and a dispatched call is never forgotten."""
+        self.written()
+        entries = self.entries(id, bill)
+        self.inside(lambda: self.ledger.settle(id, entries))
+        self.kill()
+        connection = sqlite3.connect(self.path / "ledger.db")
+        (kept,) = connection.execute("SELECT count(*) FROM journal WHERE id = ? AND kind = 'settle'", (id,)).fetchone()
+        connection.close()
+        if kept:
+            self.model.settle(id, bill)
+        self.model.restart()
+
+    def kill(self) -> None:
         """What a killed process leaves is the files as they are; nothing later is ever written to this copy."""
-        self.loop.run_until_complete(self.ledger.usage(UsageQuery()))
         left = self.path
         self.path = left.with_name(str(int(left.name) + 1))
         self.path.mkdir()
         for file in left.iterdir():
             (self.path / file.name).write_bytes(file.read_bytes())
         self.loop.run_until_complete(self.ledger.close())
-        self.restarted()
-
-    def restarted(self) -> None:
         self.ledger = self.opened()
-        self.model.restart()
 
     def teardown(self) -> None:
         super().teardown()
@@ -187,7 +364,7 @@ class SqliteLedgerMachine(LedgerMachine):
 
 
 TestMemoryLedgerMachine = LedgerMachine.TestCase
-TestMemoryLedgerMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMemoryLedgerMachine.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
 TestSqliteLedgerMachine = SqliteLedgerMachine.TestCase
 TestSqliteLedgerMachine.settings = settings(
     max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]

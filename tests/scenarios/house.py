@@ -7,8 +7,10 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headgate.budget.budget import Budget, Ledger, UsageQuery
+from headgate.budget.allowances import Allowances, Desk
+from headgate.budget.budget import Ledger, UsageQuery, UsageRow
 from headgate.budget.memory import MemoryLedger
+from headgate.budget.reservation import Budget
 from headgate.cache.cache import Cache, CachePolicy, CacheStore
 from headgate.cache.memory import MemoryStore
 from headgate.cache.verdict import FixedVerdict
@@ -20,13 +22,13 @@ from headgate.model.chat import ChatRequest
 from headgate.model.deployment import Deployment
 from headgate.model.money import Price
 from headgate.model.record import CallRecord
-from headgate.model.tenancy import Policy, Principal
+from headgate.model.tenancy import Caps, Policy, Principal, Window
 from headgate.pipeline import Gateway
 from headgate.providers.provider import Provider
 from headgate.providers.scripted import ScriptedProvider
 from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
-from headgate.routing.routing import Route, Routing
+from headgate.routing.routing import Route, Routing, Tier
 from headgate.telemetry.telemetry import Telemetry
 
 USD = 1_000_000_000
@@ -60,27 +62,41 @@ class House:
         now: Callable[[], float] = lambda: 1_000_000.0,
         patience: Patience | None = None,
         follower_patience: float = 5.0,
+        drain: float = 30.0,
+        caps: Caps | None = None,
+        prices: Mapping[str, Price | None] | None = None,
+        tiers: dict[Tier, tuple[str, ...]] | None = None,
+        max_output: int = 100,
     ) -> None:
+        """`prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default."""
+        self._now = now
         self.provider = ScriptedProvider()
         self.providers = dict(providers or {"one": self.provider})
         self.notes = Notes()
         self.ledger = ledger or MemoryLedger(now=now)
+        self.allowances = Allowances(caps)
         self.time = 0.0
         self.breakers = Breakers(clock=lambda: self.time)
         deployments = {
-            name: Deployment(name=name, provider=name, model=f"{name}-1", price=PRICE, max_output=100)
+            name: Deployment(
+                name=name,
+                provider=name,
+                model=f"{name}-1",
+                price=(prices or {}).get(name, PRICE),
+                max_output=max_output,
+            )
             for name in self.providers
         }
         names = tuple(deployments)
-        routes = {"auto": Route("auto", {"low": names, "medium": names, "high": names})}
+        routes = {"auto": Route("auto", tiers or {"low": names, "medium": names, "high": names})}
         ids = itertools.count(1)
         self.slept: list[float] = []
         self.gateway = Gateway(
             limits=Limits(MemoryCounters()),
             cache=Cache(store or MemoryStore(now=now), embedder, FixedVerdict(0.92), CachePolicy(), now=now),
-            flights=Flights(),
+            flights=Flights(drain=drain),
             routing=Routing(deployments, routes, breakers=self.breakers),
-            budget=Budget(self.ledger, now=now),
+            budget=Budget(self.ledger, self.allowances, now=now),
             dispatch=Dispatch(
                 self.providers,
                 self.breakers,
@@ -102,9 +118,19 @@ class House:
         self.slept.append(seconds)
         self.time += seconds
 
+    async def allow(self, account: str, cap: int | None, window: Window = "hour", **more: Any) -> None:
+        """Let an account spend so much from now on."""
+        desk = Desk(self.allowances, self.ledger, self.ledger, now=self._now)
+        await desk.set(account, window, cap, **more)
+        await self.gateway.budget.refresh()
+
     async def settled(self) -> int:
         """Nano-USD in the journal."""
         return sum(row.cost for row in await self.ledger.usage(UsageQuery()))
+
+    async def journal(self, *names: str) -> list[UsageRow]:
+        """The journal, summed by these names."""
+        return await self.ledger.usage(UsageQuery(group_by=names))
 
     async def flown(self) -> None:
         """Wait until no flight is under way."""

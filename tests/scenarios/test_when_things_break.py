@@ -59,9 +59,8 @@ async def test_a_failure_after_the_first_delta_is_told_inside_the_stream_settled
 
 
 async def test_an_exhausted_budget_is_refused_before_any_upstream_byte() -> None:
-    house = House()
-    poor = caller(caps=Caps(hour=1_000))
-    reply = await house.gateway.chat(poor, ask())
+    house = House(caps=Caps(hour=1_000))
+    reply = await house.gateway.chat(CALLER, ask())
     async with reply:
         with pytest.raises(BudgetExceeded) as refused:
             await reply.opened()
@@ -73,11 +72,10 @@ async def test_an_exhausted_budget_is_refused_before_any_upstream_byte() -> None
 
 async def test_headroom_held_by_a_call_in_flight_is_another_refusal_than_money_spent() -> None:
     gate = asyncio.Event()
-    house = House({"one": ScriptedProvider([gate, *answer("Hello.")])})
-    enough_for_one = caller(caps=Caps(hour=350_000))
-    first = await house.gateway.chat(enough_for_one, ask("One"))
+    house = House({"one": ScriptedProvider([gate, *answer("Hello.")])}, caps=Caps(hour=350_000))
+    first = await house.gateway.chat(CALLER, ask("One"))
     await asyncio.sleep(0.0)
-    second = await house.gateway.chat(enough_for_one, ask("Two"))
+    second = await house.gateway.chat(CALLER, ask("Two"))
     async with second:
         with pytest.raises(BudgetExceeded) as refused:
             await second.opened()
@@ -86,7 +84,7 @@ async def test_headroom_held_by_a_call_in_flight_is_another_refusal_than_money_s
     gate.set()
     async with first:
         await first.completion()
-    async with await house.gateway.chat(enough_for_one, ask("Two")) as third:
+    async with await house.gateway.chat(CALLER, ask("Two")) as third:
         assert (await third.completion()).text == "Hello."
 
 
@@ -251,7 +249,7 @@ async def test_when_the_ledger_cannot_be_written_no_call_is_made() -> None:
 class BrokenLedger(MemoryLedger):
     """A ledger that refuses every hold for no reason of money."""
 
-    async def reserve(self, hold: Hold) -> None:
+    async def reserve(self, hold: Hold) -> int:
         raise ZeroDivisionError
 
 

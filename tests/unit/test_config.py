@@ -67,6 +67,10 @@ WRONG = [
     ("tenant_defaults: {budget: {hour: 1.0000000001}}", "1: tenant_defaults.budget.hour: '1.0000000001' has more than nine decimals; the smallest amount is 0.000000001"),
     ("tenant_defaults: {budget: {hour: yes}}", "1: tenant_defaults.budget.hour: true is not an amount in USD; write 10.00"),
     ("tenant_defaults: {budget: {day: -1}}", "1: tenant_defaults.budget.day: '-1' is not an amount between 0 and 9223372036.854775807"),
+    ("tenant_defaults: {budget: {minute: 1}}", "1: tenant_defaults.budget.minute: unknown key; known here: day, hour, month, total, week"),
+    ("tenant_defaults:\n  rpm: 1\n  zone: Europe/Atlantis", "3: tenant_defaults.zone: 'Europe/Atlantis' is not a time zone; a zone is written as Europe/Berlin"),
+    ("tenant_defaults: {hit_percent: -1}", "1: tenant_defaults.hit_percent: must be at least 0, not '-1'"),
+    ("tenant_defaults: {tpm: 0}", "1: tenant_defaults.tpm: must be greater than 0, not '0'"),
     # types
     ("server: {port: http}", "1: server.port: must be a whole number, not 'http'"),
     ("server: {port: 70000}", "1: server.port: must be at most 65535, not '70000'"),
@@ -130,7 +134,8 @@ def test_the_example_of_the_contract_is_accepted() -> None:
         "high": ("gpt-4o", "claude-3-5-sonnet"),
     }
     assert config.cache.exact.ttl == 86_400
-    assert config.tenant_defaults.policy() == Policy(rpm=120, concurrency=50, caps=Caps(hour=10 * 10**9))
+    assert config.tenant_defaults.policy() == Policy(rpm=120, concurrency=50)
+    assert config.tenant_defaults.caps() == Caps(hour=10 * 10**9)
     price = config.models["claude-3-5-sonnet"].price
     assert price is not None
     assert price.price() == Price(input=150_000_000, output=600_000_000)
@@ -140,7 +145,9 @@ def test_the_example_of_the_contract_is_accepted() -> None:
 def test_the_defaults_are_those_of_the_contract() -> None:
     config = Config()
     assert (config.tenant_defaults.rpm, config.tenant_defaults.concurrency) == (120, 50)
-    assert config.tenant_defaults.policy().caps == Caps(hour=10 * 10**9)
+    assert config.tenant_defaults.caps() == Caps(hour=10 * 10**9)
+    assert (config.tenant_defaults.tpm, config.tenant_defaults.zone) == (None, "UTC")
+    assert config.tenant_defaults.hit_percent == 0
     assert (config.cache.exact.ttl, config.cache.semantic.ttl) == (86_400, 3_600)
     assert (config.cache.semantic.max_error_rate, config.cache.semantic.mode) == (0.01, "on")
     assert (config.coalesce.mode, config.coalesce.max_followers) == ("semantic", 1_000)
@@ -173,7 +180,7 @@ def test_money_is_read_from_its_text_and_never_through_a_float() -> None:
     config = parse_config(
         "tenant_defaults: {budget: {hour: 1234567.123456789, day: none, month: null, total: 7}}", env={}
     )
-    assert config.tenant_defaults.policy().caps == Caps(hour=1234567_123456789, total=7 * 10**9)
+    assert config.tenant_defaults.caps() == Caps(hour=1234567_123456789, total=7 * 10**9)
 
 
 def test_variables_are_filled_in_with_defaults_and_an_escape() -> None:

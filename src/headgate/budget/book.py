@@ -16,51 +16,44 @@ settlement may exceed its hold: the provider has been paid, so it must be record
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
 
-from headgate.budget.budget import Balance, Hold, window_end
-from headgate.model.errors import BudgetExceeded, Overloaded
-from headgate.model.money import LARGEST, to_usd
+from headgate.budget.budget import Alert, Balance, Entry, Hold, Match, Scope
+from headgate.budget.counters import Counter, Counters
+from headgate.budget.refusals import held_refusal, is_rate, spent_refusal, suspended_refusal, tokens_refusal
+from headgate.model.errors import GatewayError, Overloaded, TokensLimited
+from headgate.model.money import LARGEST, Usage
 
 State = Literal["held", "dispatched", "settled", "released", "lost"]
-Place = tuple[str, str]
-"""An account and one of its windows."""
 
-HELD_RETRY = 1.0
-"""Seconds after which a caller may try again when only calls in flight stand in its way; most calls end within some."""
-
-
-class Counter:
-    """What is spent and held on one scope."""
-
-    __slots__ = ("held", "spent")
-
-    def __init__(self) -> None:
-        self.spent = 0
-        self.held = 0
+SHARE = 8
+"""A call holds at most this part of what is left, as long as that is more than it needs: near a cap holds become small, so
+that one caller with a huge `max_tokens` does not keep everybody else out."""
 
 
 class Held:
-    """A reservation that has not ended."""
+    """A reservation that has not ended. `amount`: nano-USD held in all."""
 
-    __slots__ = ("counters", "deadline", "dispatched", "hold")
+    __slots__ = ("amount", "counters", "deadline", "dispatched", "hold", "lease")
 
-    def __init__(self, hold: Hold, counters: dict[Place, Counter], deadline: float) -> None:
+    def __init__(self, hold: Hold, counters: tuple[Counter, ...], amount: int, deadline: float) -> None:
         self.hold = hold
         self.counters = counters
+        self.amount = amount
+        self.lease = hold.lease
         self.deadline = deadline
         self.dispatched = False
 
 
-class Overdue(msgspec.Struct, frozen=True):
-    """A reservation whose lease ran out: lost (counted as spent) when it was dispatched, else released."""
+class Ended(msgspec.Struct, frozen=True):
+    """How a reservation ended: the hold it had, what was held, and what its rule bills beyond the cost."""
 
     hold: Hold
-    lost: bool
+    amount: int
+    surcharge: int = 0
 
 
 class Book:
@@ -70,140 +63,217 @@ class Book:
         """`now` is in unix seconds.
 
         remember  ended reservations whose ids are still known, so that a repeat is recognised
-        keep      seconds that a calendar window's balance is kept after the window's end
+        keep      seconds that a calendar window's balance is kept after the window was seen to be over
         """
         self._now = now
         self._remember = remember
         self._keep = keep
-        self._counters: dict[Place, Counter] = {}
+        self.counters = Counters()
         self._open: dict[str, Held] = {}
         # A plain dict looks past every removed entry to find its first one; this one keeps its ends.
-        self._ended: OrderedDict[str, tuple[State, tuple[Place, ...]]] = OrderedDict()
+        self._ended: OrderedDict[str, tuple[State, tuple[Scope, ...]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def reserve(self, hold: Hold) -> bool:
-        """Hold the amount everywhere or nowhere; False when this id is already known.
+    def reserve(self, hold: Hold) -> int:
+        """Hold money everywhere or nowhere; how much is held. An id that is known already changes nothing.
 
-        Raises BudgetExceeded, and ValueError when the amount is no amount.
+        Raises BudgetExceeded, RateLimited, and ValueError for what is no amount and for a scope that is named twice.
         """
-        amount = checked(hold.amount)
-        if hold.id in self._open or hold.id in self._ended:
-            return False
-        counters: dict[Place, Counter] = {}
-        refused = None
-        for scope in hold.scopes:
-            place = (scope.account, scope.window)
-            counter = self._counters.get(place)
-            if counter is None:
-                counter = Counter()
-            counters[place] = counter
-            cap = LARGEST if scope.cap is None else scope.cap
-            if counter.spent + amount > cap:
-                raise _spent(scope.window, cap, counter.spent, amount)
-            if counter.spent + counter.held + amount > cap and refused is None:
-                refused = _held(scope.window, cap, counter, amount)
+        amount, least = checked(hold.amount), checked(hold.least)
+        known = self._open.get(hold.id)
+        if known is not None or hold.id in self._ended:
+            return amount if known is None else known.amount
+        if least > amount:
+            raise ValueError("a hold needs more than it asks for")
+        checked(hold.tokens)
+        counters = self.counters.of_all(hold.scopes)
+        room = self._room(hold.scopes, counters, least, hold.tokens)
+        granted = max(least, min(amount, room // SHARE))
+        for scope, counter in zip(hold.scopes, counters, strict=True):
+            counter.held += hold.tokens if scope.tokens else granted
+        self._open[hold.id] = Held(hold, counters, granted, self._now() + hold.lease)
+        return granted
+
+    def _room(self, scopes: tuple[Scope, ...], counters: tuple[Counter, ...], needed: int, tokens: int) -> int:
+        """Money that may still be held on every scope. Raises when less than `needed` may, or fewer than so many tokens.
+
+        What cannot be waited for is told first: money that is spent, then tokens of this minute, then what is held.
+        """
+        room = LARGEST
+        refused: GatewayError | None = None
+        for scope, counter in zip(scopes, counters, strict=True):
+            cap = scope.cap
+            if cap is None:
+                continue
+            if cap < 0:
+                raise suspended_refusal(scope)
+            wanted = tokens if scope.tokens else needed
+            free = cap - counter.spent - counter.held
+            if wanted <= free:
+                if not scope.tokens and free < room:
+                    room = free
+            elif wanted or not scope.tokens:  # a call that takes no tokens is not kept waiting by those of others
+                refused = self._refusal(scope, counter, wanted, refused)
         if refused is not None:
             raise refused
-        if len(counters) != len(hold.scopes):
-            raise ValueError("a hold names one scope twice")
-        for counter in counters.values():
-            counter.held += amount
-        self._counters.update(counters)
-        self._open[hold.id] = Held(hold, counters, self._now() + hold.lease)
-        return True
+        return room
 
-    def dispatch(self, id: str) -> Hold | None:
-        """The hold whose call may cost something from now on; None when that was known already.
+    def _refusal(self, scope: Scope, counter: Counter, wanted: int, before: GatewayError | None) -> GatewayError:
+        """Why a scope refuses, or why another did `before` it when that is to be told first. Raises when nothing goes first."""
+        if counter.spent + wanted <= (scope.cap or 0):
+            return before or held_refusal(scope, counter.spent, counter.held, wanted)
+        if not is_rate(scope):
+            raise spent_refusal(scope, counter.spent, wanted)
+        return (
+            before if isinstance(before, TokensLimited) else tokens_refusal(scope, counter.spent, wanted, self._now())
+        )
 
-        Raises Overloaded when the reservation is gone: then the call must not be made.
+    def dispatch(self, id: str) -> Held | None:
+        """The reservation whose call may cost something from now on; None when that was known already.
+
+        Raises Overloaded when the reservation has ended or was never known: then the call must not be made.
         """
         held = self._open.get(id)
         if held is None:
-            if self._ended.get(id, ("released",))[0] == "released":
-                raise Overloaded("The call's reservation ended before the call was sent.", retry_after=1.0)
-            return None
+            raise _gone()
         if held.dispatched:
             return None
         held.dispatched = True
-        return held.hold
+        return held
 
-    def settle(self, id: str, amount: int) -> tuple[Place, ...] | None:
-        """Turn the hold into `amount` spent, on these scopes; None when it was settled before or was never known.
+    def extend(self, id: str, lease: float, amount: int | None = None) -> Held | None:
+        """Begin the lease anew and hold `amount` in all; the reservation when more is held than before, else None.
 
-        A settlement that comes after a release adds what was spent and releases nothing twice. Raises ValueError.
+        Raises as `reserve`, and Overloaded when the reservation is gone.
         """
-        checked(amount)
         held = self._open.get(id)
+        if held is None:
+            raise _gone()
+        more = 0 if amount is None else checked(amount) - held.amount
+        if more > 0:
+            self._room(held.hold.scopes, held.counters, more, 0)
+            for scope, counter in zip(held.hold.scopes, held.counters, strict=True):
+                if not scope.tokens:
+                    counter.held += more
+            held.amount += more
+        held.lease = lease
+        held.deadline = self._now() + lease
+        return held if more > 0 else None
+
+    def held(self, id: str) -> int:
+        """Nano-USD that an open reservation holds; 0 for any other."""
+        held = self._open.get(id)
+        return 0 if held is None else held.amount
+
+    def settle(self, id: str, bill: Sequence[Entry]) -> Ended | None:
+        """Turn the hold into what the entries say was spent; None when it was settled before or was never known.
+
+        A settlement that comes after a release adds what was spent and releases nothing twice. Raises ValueError for what is
+        no bill; then nothing has changed.
+        """
+        if not bill:
+            raise ValueError("a bill has at least one entry")
+        for entry in bill:
+            checked_entry(entry)
+        held = self._open.pop(id, None)
         if held is not None:
-            return self._end(held, "settled", amount)
-        state, places = self._ended.get(id, ("settled", ()))
+            surcharge = self._end(held, "settled", bill)
+            return Ended(held.hold, held.amount, surcharge)
+        state, scopes = self._ended.get(id, ("settled", ()))
         if state != "released":
             return None
-        for place in places:
-            self._counters.setdefault(place, Counter()).spent += amount
-        self._ended[id] = ("settled", places)
-        return places
+        self._ended[id] = ("settled", scopes)
+        counters = tuple([self.counters.of(scope) for scope in scopes])
+        surcharge = self._spend(scopes, counters, bill)
+        nobody = Hold(id=id, scopes=scopes, amount=0, least=0, lease=0.0, entry=bill[0])
+        return Ended(nobody, 0, surcharge)
+
+    def note(self, id: str, entry: Entry) -> Ended | None:
+        """As `settle`, of an answer from stock. It may have had no reservation; then it gets none later."""
+        ended = self.settle(id, (entry,))
+        if ended is None and id not in self._ended:
+            self.remember(id, "settled", ())
+        return ended
 
     def release(self, id: str) -> None:
         """Give this hold back, unless the reservation has been dispatched or has ended already."""
         held = self._open.get(id)
         if held is not None and not held.dispatched:
-            self._end(held, "released", 0)
+            del self._open[id]
+            self._end(held, "released", ())
 
-    def expire(self) -> list[Overdue]:
-        """End what is overdue, and forget the balances of windows that ended long ago."""
+    def expire(self) -> list[Ended]:
+        """End what is overdue and forget the balances of windows that ended long ago. Those that were lost: the hold is spent."""
         now = self._now()
-        overdue = [held for held in self._open.values() if held.deadline <= now]
-        for held in overdue:
+        lost = []
+        for held in self._open.values():
+            if held.deadline - now > held.lease:
+                # The clock has gone back; a lease lasts no longer for that.
+                held.deadline = now + held.lease
+        for held in [held for held in self._open.values() if held.deadline <= now]:
+            del self._open[held.hold.id]
             if held.dispatched:
-                self._end(held, "lost", held.hold.amount)
+                self._end(held, "lost", (lost_entry(held.hold, held.amount),))
+                lost.append(Ended(held.hold, held.amount))
             else:
-                self._end(held, "released", 0)
-        self._prune(now)
-        return [Overdue(held.hold, held.dispatched) for held in overdue]
+                self._end(held, "released", ())
+        windows = {scope.window for held in self._open.values() for scope in held.hold.scopes}
+        self.counters.prune(now, self._keep, windows)
+        return lost
+
+    def adopt(self, scope: Scope, match: Match) -> list[Held]:
+        """Count open reservations on a scope that was not counted when they began; those that were dispatched already."""
+        counter = self.counters.of(scope)
+        adopted = []
+        for held in self._open.values():
+            if matches(match, held.hold.entry) and not any(same(scope, other) for other in held.hold.scopes):
+                held.hold = msgspec.structs.replace(held.hold, scopes=(*held.hold.scopes, scope))
+                held.counters = (*held.counters, counter)
+                counter.held += held.hold.tokens if scope.tokens else held.amount
+                if held.dispatched:
+                    adopted.append(held)
+        return adopted
 
     def balance(self, account: str, window: str) -> Balance:
         """What is spent and held on a scope."""
-        counter = self._counters.get((account, window))
+        counter = self.counters.find(account, window)
         return Balance() if counter is None else Balance(counter.spent, counter.held)
 
-    def load(self, place: Place, spent: int) -> None:
-        """Set what a scope had spent before this process began."""
-        self._counters.setdefault(place, Counter()).spent = spent
+    def alerts(self) -> list[Alert]:
+        """The thresholds passed since this was asked last."""
+        return self.counters.take_alerts()
 
-    def remember(self, id: str, state: State, places: tuple[Place, ...]) -> None:
-        """Know a reservation that ended before this process began."""
-        self._ended[id] = (state, places)
+    def remember(self, id: str, state: State, scopes: tuple[Scope, ...]) -> None:
+        """Know a reservation that has ended, here or before this process began."""
+        self._ended[id] = (state, scopes)
         if len(self._ended) > self._remember:
             self._ended.popitem(last=False)
 
-    def _end(self, held: Held, state: State, amount: int) -> tuple[Place, ...]:
-        for counter in held.counters.values():
-            counter.held -= held.hold.amount
-            counter.spent += amount
-        id, places = held.hold.id, tuple(held.counters)
-        del self._open[id]
-        self.remember(id, state, places)
-        return places
+    def _end(self, held: Held, state: State, bill: Sequence[Entry]) -> int:
+        for scope, counter in zip(held.hold.scopes, held.counters, strict=True):
+            counter.held -= held.hold.tokens if scope.tokens else held.amount
+        self.remember(held.hold.id, state, held.hold.scopes)
+        return self._spend(held.hold.scopes, held.counters, bill) if bill else 0
 
-    def _prune(self, now: float) -> None:
-        oldest = now - self._keep
-        over = {window for window in {window for _, window in self._counters} if not is_live(window, oldest)}
-        for place in [place for place, counter in self._counters.items() if place[1] in over and not counter.held]:
-            del self._counters[place]
-
-
-def places_of(hold: Hold) -> tuple[Place, ...]:
-    """Where a hold counts."""
-    return tuple((scope.account, scope.window) for scope in hold.scopes)
-
-
-def is_live(window: str, oldest: float) -> bool:
-    """Whether a window ends after the unix time `oldest`."""
-    end = window_end(window)
-    return end is None or end > oldest
+    def _spend(self, scopes: tuple[Scope, ...], counters: tuple[Counter, ...], bill: Sequence[Entry]) -> int:
+        """Count a bill everywhere; what the dearest overage adds to it."""
+        amount = counted(bill[0]) if len(bill) == 1 else sum(map(counted, bill))
+        surcharge = 0
+        for scope, counter in zip(scopes, counters, strict=True):
+            spent = amount
+            if scope.tokens or scope.deployment is not None:
+                spent = part_of(scope, bill)
+            counter.spent += spent
+            if counter.spent >= counter.alarm:
+                self.counters.passed(scope, counter)
+            allowance = scope.allowance
+            if allowance is not None and allowance.rule == "overage":
+                limit = allowance.limit(scope.window)
+                beyond = 0 if limit is None else min(spent, counter.spent - limit)
+                surcharge = max(surcharge, beyond * (allowance.percent - 100) // 100)
+        return surcharge
 
 
 def checked(amount: int) -> int:
@@ -213,35 +283,44 @@ def checked(amount: int) -> int:
     return amount
 
 
-def _spent(window: str, cap: int, spent: int, amount: int) -> BudgetExceeded:
-    if amount > cap:
-        return BudgetExceeded(
-            f"This call may cost {to_usd(amount)} USD, more than {_named(window, 'the')} of {to_usd(cap)} USD allows. Ask for fewer "
-            "`max_tokens` or raise the budget."
-        )
-    return BudgetExceeded(
-        f"{_named(window)} is spent: {to_usd(spent)} of {to_usd(cap)} USD, and this call may cost {to_usd(amount)} USD."
-        f"{_until(window)}"
-    )
+def checked_entry(entry: Entry) -> None:
+    """Raises ValueError unless every amount and number of tokens of an entry is one that a journal can keep."""
+    usage = entry.usage
+    for amount in (entry.amount, entry.billed, entry.saved, usage.prompt_tokens, usage.completion_tokens):
+        if type(amount) is not int or not 0 <= amount <= LARGEST:
+            checked(amount)
 
 
-def _held(window: str, cap: int, counter: Counter, amount: int) -> BudgetExceeded:
-    return BudgetExceeded(
-        f"{_named(window)} is held by calls in flight: {to_usd(counter.spent)} spent and {to_usd(counter.held)} held of "
-        f"{to_usd(cap)} USD, and this call may cost {to_usd(amount)} USD. Try again when they have ended.",
-        held=True,
-        retry_after=HELD_RETRY,
-    )
+def counted(entry: Entry) -> int:
+    """What an entry weighs on a budget: what a provider is owed, or what an answer from stock is billed at."""
+    return entry.amount if entry.source == "live" else entry.billed
 
 
-def _named(window: str, the: str = "The") -> str:
-    return f"{the} budget of this {window.partition(':')[0]}" if window != "total" else f"{the} total budget"
+def part_of(scope: Scope, bill: Sequence[Entry]) -> int:
+    """What of a bill counts on this scope. An entry without a deployment, of a call whose end nobody saw, counts everywhere."""
+    mine = [entry for entry in bill if scope.deployment is None or entry.deployment in ("", scope.deployment)]
+    if scope.tokens:
+        return sum(entry.usage.total_tokens for entry in mine if entry.source == "live")
+    return sum(map(counted, mine))
 
 
-def _until(window: str) -> str:
-    end = window_end(window)
-    return (
-        ""
-        if end is None
-        else f" The {window.partition(':')[0]} ends at {datetime.fromtimestamp(end, UTC):%Y-%m-%dT%H:%M:%SZ}."
-    )
+def matches(match: Match, entry: Entry) -> bool:
+    """Whether a call is one of those an account pays for. What it will cost by deployment is not known before its end."""
+    if entry.tenant not in match.tenants:
+        return False
+    return match.field in (None, "deployment") or getattr(entry, match.field or "") == match.value
+
+
+def lost_entry(hold: Hold, amount: int) -> Entry:
+    """The row of a call whose end nobody saw: what was held counts as spent."""
+    usage = Usage(prompt_tokens=hold.tokens, estimated=True)
+    return msgspec.structs.replace(hold.entry, amount=amount, billed=amount, usage=usage)
+
+
+def same(one: Scope, other: Scope) -> bool:
+    """Whether the two count in one place."""
+    return one.account == other.account and one.window == other.window
+
+
+def _gone() -> Overloaded:
+    return Overloaded("The call's reservation ended before the call was sent.", retry_after=1.0)

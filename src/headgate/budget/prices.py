@@ -14,32 +14,52 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
+from typing import Literal
 
 import msgspec
 
-from headgate.model.money import Price, Tier, from_usd, price_from_usd
+from headgate.model.money import KINDS, Period, Price, Tier, from_usd, price_from_usd
+
+Origin = Literal["changed", "model", "configured", "table"]
+"""Where a price is from, the strongest first: set while the gateway ran, a model's own in the configuration, the configuration's
+for `provider/model`, the table."""
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """What the table knows of a model; `context_window` is in tokens, None when not listed."""
+    """What is known of a model; `context_window` is in tokens, None when not listed."""
 
     price: Price
     context_window: int | None = None
+    origin: Origin = "table"
 
 
 class _Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """USD for a million tokens, as decimal strings; `call` is USD for one call."""
+    """A price as the table writes it: rates in USD for a million tokens, `call` and `search` in USD for one, all as decimals."""
 
     input: str
     output: str
     cached_input: str | None = None
     cache_write: str | None = None
+    cache_write_hour: str | None = None
+    reasoning: str | None = None
     audio_input: str | None = None
+    audio_cached: str | None = None
     audio_output: str | None = None
+    image_input: str | None = None
+    image_cached: str | None = None
+    image_output: str | None = None
+    video_input: str | None = None
+    video_output: str | None = None
+    citation: str | None = None
     above: int = 0
+    begin: int = 0
+    end: int = 0
     call: str = "0"
+    search: str = "0"
+    searches: int = 0
     since: str = ""
     tiers: tuple[_Rates, ...] = ()
+    periods: tuple[_Rates, ...] = ()
 
 
 class _Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,41 +118,79 @@ class _Table(msgspec.Struct, frozen=True):
 
 
 class PriceTable:
-    """Prices by provider and model. `as_of` is the snapshot's date, `digest` names its content and the overrides."""
+    """Prices by provider and model. `as_of` is the snapshot's date, `digest` names its content with all that replaces it."""
 
     def __init__(
-        self, raw: bytes, *, overrides: Mapping[str, Price] | None = None, now: Callable[[], float] = time.time
+        self,
+        raw: bytes,
+        *,
+        overrides: Mapping[str, Price] | None = None,
+        models: Mapping[str, Price] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """`raw` is the table as JSON; `overrides` are prices by `provider/model`; `now`, unix seconds, picks dated prices."""
+        """`raw` is the table as JSON; `overrides` are the configuration's prices by `provider/model`, `models` those by public
+        name; `now`, unix seconds, picks dated prices."""
         table = msgspec.json.decode(raw, type=_Table)
         self.as_of = table.as_of
+        self._raw = hashlib.sha256(raw).digest()
         self._overrides = dict(overrides or {})
-        self.digest = hashlib.sha256(raw + msgspec.json.encode(self._overrides, order="sorted")).hexdigest()[:16]
+        self._models = dict(models or {})
+        self._changed: dict[str, Price] = {}
         self._providers = {provider.id: provider for provider in table.providers}
         self._now = now
+        self.digest = self._digest()
 
     @classmethod
-    def load(cls, *, overrides: Mapping[str, Price] | None = None, now: Callable[[], float] = time.time) -> PriceTable:
+    def load(
+        cls,
+        *,
+        overrides: Mapping[str, Price] | None = None,
+        models: Mapping[str, Price] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> PriceTable:
         """The table that ships with this package."""
         raw = files("headgate.budget").joinpath("price_table.json").read_bytes()
-        return cls(raw, overrides=overrides, now=now)
+        return cls(raw, overrides=overrides, models=models, now=now)
 
-    def find(self, provider: str, model: str) -> Price | None:
+    def change(self, provider: str, model: str, price: Price | None) -> None:
+        """Let a price win over every other from now on; None: no longer."""
+        if price is None:
+            self._changed.pop(f"{provider}/{model}", None)
+        else:
+            self._changed[f"{provider}/{model}"] = price
+        self.digest = self._digest()
+
+    def changed(self) -> tuple[str, ...]:
+        """What was changed while the gateway ran, as `provider/model`."""
+        return tuple(sorted(self._changed))
+
+    def find(self, provider: str, model: str, name: str = "") -> Price | None:
         """What a model costs today, or None when nobody knows."""
-        listing = self.listing(provider, model)
+        listing = self.listing(provider, model, name)
         return None if listing is None else listing.price
 
-    def listing(self, provider: str, model: str) -> Listing | None:
+    def listing(self, provider: str, model: str, name: str = "") -> Listing | None:
         """Price and context window of a model, or None when no price is known.
 
-        `provider` is a vendor's name (`openai`) or one that contains it (`my-openai`).
+        `provider` is a vendor's name (`openai`) or one that contains it (`my-openai`); `name` is the model's public name, if it
+        has one.
         """
-        override = self._overrides.get(f"{provider}/{model}")
+        path = f"{provider}/{model}"
         entry = self._entry(provider, model)
         window = None if entry is None else entry.window
-        if override is not None:
-            return Listing(override, window)
+        given: tuple[tuple[Origin, Price | None], ...] = (
+            ("changed", self._changed.get(path)),
+            ("model", self._models.get(name)),
+            ("configured", self._overrides.get(path)),
+        )
+        for origin, price in given:
+            if price is not None:
+                return Listing(price, window, origin)
         return None if entry is None else Listing(_price(self._current(entry)), window)
+
+    def _digest(self) -> str:
+        replaced = [self._overrides, self._models, self._changed]
+        return hashlib.sha256(self._raw + msgspec.json.encode(replaced, order="sorted")).hexdigest()[:16]
 
     def _entry(self, provider: str, model: str) -> _Model | None:
         found = self._provider(provider)
@@ -160,10 +218,14 @@ class PriceTable:
 
 def _price(rates: _Rates) -> Price:
     return Price(
-        **_nano(rates), call=from_usd(rates.call), tiers=tuple(Tier(above=t.above, **_nano(t)) for t in rates.tiers)
+        **_nano(rates),
+        call=from_usd(rates.call),
+        search=from_usd(rates.search),
+        searches=rates.searches,
+        tiers=tuple(Tier(above=one.above, **_nano(one)) for one in rates.tiers),
+        periods=tuple(Period(begin=one.begin, end=one.end, **_nano(one)) for one in rates.periods),
     )
 
 
 def _nano(rates: _Rates) -> dict[str, int]:
-    kinds = ("input", "output", "cached_input", "cache_write", "audio_input", "audio_output")
-    return {kind: price_from_usd(usd) for kind in kinds if (usd := getattr(rates, kind)) is not None}
+    return {kind: price_from_usd(usd) for kind in KINDS if (usd := getattr(rates, kind)) is not None}

@@ -16,15 +16,18 @@ from typing import Literal
 import msgspec
 
 from headgate.budget.prices import PriceTable
+from headgate.budget.proof import Proof, prove, rebuild
 from headgate.cache.embedders import SHIPPED, Manifest
-from headgate.cli.ledger_sums import prove
 from headgate.config import Config
+from headgate.model.errors import GatewayError
 
 State = Literal["ok", "warn", "fail"]
 LITTLE_SPACE = 1024**3
 NO_SPACE = 64 * 1024**2
 OLDEST_SQLITE = (3, 37, 0)
 """The first with strict tables."""
+RESTORE = "restore it from a backup"
+REBUILD = "stop the server and run `headgate doctor --rebuild`"
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -68,40 +71,65 @@ def data_directory(data: Path) -> Iterator[Check]:
     )
 
 
-def databases(data: Path) -> Iterator[Check]:
-    """Every SQLite file of the data directory: its mode, its integrity, and whether balances are what the journal says."""
-    for path in sorted(data.glob("*.db")):
+def databases(data: Path, ledger: Path) -> Iterator[Check]:
+    """Every SQLite file of the data directory and beside the ledger: its mode, its integrity, and what the ledger proves."""
+    for path in sorted({*data.glob("*.db"), *ledger.parent.glob(f"{ledger.stem}*{ledger.suffix}")}):
         try:
             with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
                 yield from _database(path.name, connection)
-        except sqlite3.Error as error:
-            yield Check(path.name, "fail", str(error), "restore it from a backup")
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter when SQLite quotes what is damaged
+            yield Check(path.name, "fail", str(error), RESTORE)
 
 
 def _database(name: str, connection: sqlite3.Connection) -> Iterator[Check]:
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-    problems = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
+    problems = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
     if problems != ["ok"]:
-        yield Check(name, "fail", f"damaged: {' '.join(problems[0].split())}", "restore it from a backup")
+        # What is wrong with an index alone is none of the rows' fault.
+        advice = REBUILD if all("index" in problem for problem in problems) else RESTORE
+        yield Check(name, "fail", f"damaged: {' '.join(problems[0].split())}", advice)
         return
     if mode != "wal":
         yield Check(name, "warn", f"sound, but its journal mode is {mode}", "keep it on a local disk; WAL needs one")
     else:
         yield Check(name, "ok", "sound, in WAL mode")
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'journal'").fetchone():
-        yield _ledger(connection)
+        yield proven(prove(connection))
 
 
-def _ledger(connection: sqlite3.Connection) -> Check:
-    proof = prove(connection)
-    if proof.holds:
-        found = f"each of {proof.calls} calls ended once at most; {proof.sums} running sums equal the journal"
-        return Check("ledger", "ok", found)
+def proven(proof: Proof) -> Check:
+    """What a proof of the ledger says, and what can be done where it fails."""
+    if not proof.sound:
+        found = (
+            f"the journal is damaged: of {proof.rows} rows {proof.damaged} are not as they were written and {proof.missing} are"
+            f" missing, the first of them row {proof.first}"
+        )
+        return Check("ledger", "fail", found, f"{RESTORE}: rows of the journal cannot be made anew")
+    if proof.ended_twice or proof.unheld:
+        found = f"of {proof.calls} calls {proof.ended_twice} ended twice and {proof.unheld} cost what was never held"
+        return Check("ledger", "fail", found, "stop the server, keep the file and report it: this must never happen")
+    if not proof.legible:
+        return Check("ledger", "fail", "the running sums are damaged, the journal is sound", REBUILD)
+    if proof.unequal:
+        found = f"{proof.unequal} of {proof.sums} running sums differ from the journal, which is sound"
+        return Check("ledger", "fail", found, REBUILD)
     found = (
-        f"of {proof.calls} calls {proof.ended_twice} ended twice and {proof.unheld} were never held;"
-        f" {proof.unequal} of {proof.sums} running sums differ from the journal"
+        f"all {proof.rows} rows are as they were written; each of {proof.calls} calls ended once at most and cost only what was held"
+        f" before; {proof.sums} running sums equal the journal"
     )
-    return Check("ledger", "fail", found, "stop the server, keep the file and report it: this must never happen")
+    return Check("ledger", "ok", found)
+
+
+def rebuilt(ledger: Path) -> Check:
+    """Make anew what is derived from the journal, and say what came of it."""
+    if not ledger.exists():
+        return Check("rebuild", "fail", f"there is no ledger at {ledger}", "see --data")
+    try:
+        proof = rebuild(ledger)
+    except (GatewayError, OSError, sqlite3.Error) as error:
+        return Check("rebuild", "fail", f"nothing was changed: {error}")
+    found = f"the indexes and {proof.sums} running sums were made anew from {proof.rows} rows"
+    return Check("rebuild", "ok", found)
 
 
 def models(config: Config) -> Iterator[Check]:
@@ -115,17 +143,27 @@ def models(config: Config) -> Iterator[Check]:
         yield Check("providers", "warn", f"{', '.join(keyless)}: no api_key", "set api_key unless it needs none")
     else:
         yield Check("providers", "ok", ", ".join(sorted(config.providers)))
-    table = PriceTable.load(overrides={path: price.price() for path, price in config.prices.items()})
-    unpriced = sorted(
-        name
-        for name, one in config.models.items()
-        if one.price is None and table.find(one.provider, one.model or name) is None
+    yield from prices(config)
+
+
+def prices(config: Config) -> Iterator[Check]:
+    """Does every model have a price, also for what the provider has cached?"""
+    table = PriceTable.load(
+        overrides={path: price.price() for path, price in config.prices.items()},
+        models={name: one.price.price() for name, one in config.models.items() if one.price is not None},
     )
+    known = {name: table.find(one.provider, one.model or name, name) for name, one in config.models.items()}
+    unpriced = sorted(name for name, price in known.items() if price is None)
     if unpriced:
-        advice = "give each a price: tenants with a budget are refused"
+        free = config.budget.unpriced == "allow"
+        advice = "give each a price: " + ("they count as free" if free else "tenants with a budget are refused")
         yield Check("prices", "warn", f"unknown for {', '.join(unpriced)}", advice)
     else:
         yield Check("prices", "ok", f"known for all {len(config.models)} models (table of {table.as_of})")
+    full = sorted(name for name, price in known.items() if price is not None and price.cached_input is None)
+    if full:
+        found = f"none for {', '.join(full)}: what their providers have cached is charged as any other token"
+        yield Check("cache prices", "ok", found)
 
 
 def embedding_model(folder: Path = SHIPPED) -> Check:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from headgate.config_units import seconds_of
-from headgate.model.money import from_usd
+from headgate.model.money import LARGEST, from_usd
+from headgate.model.tenancy import WINDOWS, Window
 
 config_option = click.option(
     "--config",
@@ -28,19 +30,48 @@ data_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-class Cap(click.ParamType[int | str]):
-    """An amount in USD as nano-USD, or the word `none`."""
+AUTHOR = "headgate"
+"""Who has changed something, as the journal keeps it, when it was done on the command line."""
 
-    name = "USD|none"
+PERIODS: dict[Window, str] = {
+    "hour": "of an hour",
+    "day": "of a day",
+    "week": "of a week",
+    "month": "of a month",
+    "total": "in total",
+}
 
-    def convert(self, value: int | str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Read `5`, `0.25` or `none`."""
-        if isinstance(value, int) or value.lower() == "none":
-            return value if isinstance(value, int) else "none"
-        try:
-            return from_usd(value.removeprefix("$"))
-        except ValueError as error:
-            self.fail(f"{error}, nor none", param, ctx)
+
+def caps_options(command: Callable[..., None]) -> Callable[..., None]:
+    """One option for each window: what may be spent in it."""
+    for window in reversed(WINDOWS):
+        command = click.option(f"--{window}", metavar="AMOUNT", help=f"Budget {PERIODS[window]}; `none` for none.")(
+            command
+        )
+    return command
+
+
+def amount_of(text: str, unit: str, option: str, *, otherwise: str = "") -> int:
+    """Nano-USD of `5` or `0.25`, or tokens of `1000`. Raises BadParameter for this option; `otherwise`: what else it may be."""
+    try:
+        if unit == "usd":
+            return from_usd(text.removeprefix("$"))
+        if text.isdecimal() and text.isascii() and int(text) <= LARGEST:
+            return int(text)
+        raise ValueError(f"{text!r} is not a whole number of tokens")
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{error}{otherwise}.", click.get_current_context(), param_hint=f"'{option}'"
+        ) from None
+
+
+def caps_of(given: dict[str, str | None], unit: str = "usd") -> dict[Window, int | None]:
+    """The caps of the windows that were said: nano-USD or tokens, None for `none`. Raises BadParameter."""
+    said = {window: text for window in WINDOWS if (text := given[window]) is not None}
+    return {
+        window: None if text.lower() == "none" else amount_of(text, unit, f"--{window}", otherwise=", nor none")
+        for window, text in said.items()
+    }
 
 
 class Moment(click.ParamType[float]):

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from headgate.cli.books import with_books
-from headgate.cli.options import Cap, config_option, data_option, json_option
+from headgate.cli.options import AUTHOR, amount_of, caps_of, caps_options, config_option, data_option, json_option
 from headgate.cli.output import moment, print_json, print_pairs, print_table
 from headgate.model.chat import Json
-from headgate.model.money import to_usd
-from headgate.model.tenancy import WINDOWS, Tenant
 
 if TYPE_CHECKING:
     from headgate.assembly import Books
+    from headgate.model.tenancy import Tenant
+    from headgate.server.budgets import Budgets
+
+Result = TypeVar("Result")
 
 _COLUMNS = {
     "id": "id",
     "name": "name",
     "hour": "USD/hour",
     "day": "USD/day",
+    "week": "USD/week",
     "month": "USD/month",
     "total": "USD total",
 }
-_COLUMNS |= {"rpm": "rpm", "concurrency": "concurrency"}
+_COLUMNS |= {"rpm": "rpm", "concurrency": "concurrency", "organisation": "organisation"}
 _DETAILS = _COLUMNS | {
     "allowed_models": "allowed models",
     "prefer": "preferred models",
     "tier": "tier",
     "abandoned": "abandoned calls",
+    "tpm": "tokens/minute",
+    "zone": "time zone",
+    "hit_percent": "% paid for a hit",
+    "customer": "billed as",
     "created": "created",
 }
 
@@ -52,12 +59,10 @@ def tenants() -> None:
 
 def _terms(command: Callable[..., None]) -> Callable[..., None]:
     """The options that a tenant's terms are given with."""
-    each = [
-        *(
-            click.option(f"--{window}", type=Cap(), help=f"Budget {_PERIODS[window]}, in USD; `none` for none.")
-            for window in WINDOWS
-        ),
+    each: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
+        caps_options,
         click.option("--rpm", type=click.IntRange(min=1), help="Requests a minute."),
+        click.option("--tpm", metavar="TOKENS", help="Tokens a minute; `none` takes it back."),
         click.option("--concurrency", type=click.IntRange(min=1), help="Requests at the same time."),
         click.option("--allow", multiple=True, metavar="MODEL", help="A model or route it may use; `all` for all."),
         click.option(
@@ -72,13 +77,14 @@ def _terms(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--abandoned", type=click.Choice(["finish", "cancel"]), help="What becomes of a call nobody waits for."
         ),
+        click.option("--organisation", metavar="NAME", help="Whose budgets it shares; `none` for none."),
+        click.option("--zone", help="Time zone of its windows, such as Europe/Berlin; new ones begin with it."),
+        click.option("--hit-percent", type=click.IntRange(0, 1_000), help="What it pays for a hit, in % of a call."),
+        click.option("--customer", metavar="NAME", help="Its name at whoever bills it; `none` for its id."),
     ]
     for option in reversed(each):
         command = option(command)
     return command
-
-
-_PERIODS = {"hour": "of an hour", "day": "of a day", "month": "of a month", "total": "in total"}
 
 
 @tenants.command()
@@ -95,11 +101,14 @@ def create(name: str, config_path: Path | None, data: Path, as_json: bool, **ter
       headgate tenants create acme
       headgate tenants create globex --hour none --month 200.00 --allow auto
     """
+    asked = _asked(terms)
 
-    async def work(books: Books) -> Tenant:
-        return await books.tenants.create(name, policy=_policy(terms))
+    async def work(books: Books, budgets: Budgets) -> Json:
+        from headgate.server.tenants import create_tenant, tenant_row  # late: `--help` needs no server
 
-    _show(with_books(config_path, data, work), as_json=as_json)
+        return tenant_row(await create_tenant(books.tenants, budgets, name, **asked), budgets)
+
+    _show(_done(config_path, data, work), as_json=as_json)
 
 
 @tenants.command("list")
@@ -109,12 +118,14 @@ def create(name: str, config_path: Path | None, data: Path, as_json: bool, **ter
 def list_(config_path: Path | None, data: Path, as_json: bool) -> None:
     """List all tenants."""
 
-    async def work(books: Books) -> list[Tenant]:
-        return await books.tenants.list_tenants()
+    async def work(books: Books, budgets: Budgets) -> list[Json]:
+        from headgate.server.tenants import tenant_row  # late: `--help` needs no server
 
-    found = with_books(config_path, data, work)
+        return [tenant_row(one, budgets) for one in await books.tenants.list_tenants()]
+
+    found = _done(config_path, data, work)
     if as_json:
-        print_json([_row(one) for one in found])
+        print_json(found)
     else:
         print_table([_line(one) for one in found], _COLUMNS)
 
@@ -126,7 +137,13 @@ def list_(config_path: Path | None, data: Path, as_json: bool) -> None:
 @json_option
 def show(tenant: str, config_path: Path | None, data: Path, as_json: bool) -> None:
     """Show one TENANT, by id or name."""
-    _show(_with_tenant(tenant, config_path, data, _unchanged), as_json=as_json)
+
+    async def work(books: Books, budgets: Budgets) -> Json:
+        from headgate.server.tenants import tenant_row  # late: `--help` needs no server
+
+        return tenant_row(await books.tenants.called(tenant), budgets)
+
+    _show(_done(config_path, data, work), as_json=as_json)
 
 
 @tenants.command()
@@ -144,14 +161,16 @@ def update(tenant: str, name: str | None, config_path: Path | None, data: Path, 
       headgate tenants update acme --hour 20 --day none
       headgate tenants update acme --allow all
     """
-    policy = _policy(terms)
-    if not policy and name is None:
+    asked = _asked(terms)
+    if not asked["policy"] and not asked["limits"] and name is None:
         raise click.UsageError("Nothing to change: say at least one option.", click.get_current_context())
 
-    async def work(books: Books, found: Tenant) -> Tenant:
-        return await books.tenants.update(found.id, name=name, policy=policy)
+    async def work(books: Books, budgets: Budgets) -> Json:
+        from headgate.server.tenants import tenant_row, update_tenant  # late: `--help` needs no server
 
-    _show(_with_tenant(tenant, config_path, data, work), as_json=as_json)
+        return tenant_row(await update_tenant(books.tenants, budgets, tenant, name=name, **asked), budgets)
+
+    _show(_done(config_path, data, work), as_json=as_json)
 
 
 @tenants.command()
@@ -170,73 +189,63 @@ def delete(tenant: str, yes: bool, config_path: Path | None, data: Path, as_json
     if not yes:
         raise click.UsageError(f"This deletes {tenant} and all its keys; add --yes.", click.get_current_context())
 
-    async def work(books: Books, found: Tenant) -> Tenant:
+    async def work(books: Books) -> Tenant:
+        found = await books.tenants.called(tenant)
         await books.tenants.delete(found.id)
         return found
 
-    found = _with_tenant(tenant, config_path, data, work)
+    found = with_books(config_path, data, work)
     if as_json:
         print_json({"id": found.id, "name": found.name, "deleted": True})
     else:
         click.echo(f"deleted {found.name} ({found.id})")
 
 
-def _row(tenant: Tenant) -> Json:
-    """A tenant as the management API shows it: money in USD, None where there is no cap."""
-    policy = tenant.policy
-    caps = {window: getattr(policy.caps, window) for window in WINDOWS}
-    return {
-        "id": tenant.id,
-        "name": tenant.name,
-        "created": tenant.created,
-        "budget": {window: None if cap is None else to_usd(cap) for window, cap in caps.items()},
-        "rpm": policy.rpm,
-        "concurrency": policy.concurrency,
-        "policy": {name: getattr(policy, name) for name in ("allowed_models", "prefer", "tier", "abandoned")},
-    }
+def _done(config_path: Path | None, data: Path, work: Callable[[Books, Budgets], Awaitable[Result]]) -> Result:
+    """Open the stores and work on tenants and their budgets."""
+
+    async def opened(books: Books) -> Result:
+        from headgate.server.budgets import budgets_of  # late: `--help` needs no server
+
+        return await work(books, budgets_of(books))
+
+    return with_books(config_path, data, opened)
 
 
-def _with_tenant(
-    wanted: str, config_path: Path | None, data: Path, work: Callable[[Books, Tenant], Awaitable[Tenant]]
-) -> Tenant:
-    async def found(books: Books) -> Tenant:
-        return await work(books, await books.tenants.called(wanted))
-
-    return with_books(config_path, data, found)
-
-
-async def _unchanged(_: Books, found: Tenant) -> Tenant:
-    return found
-
-
-def _show(tenant: Tenant, *, as_json: bool) -> None:
+def _show(row: Json, *, as_json: bool) -> None:
     if as_json:
-        print_json(_row(tenant))
+        print_json(row)
     else:
-        print_pairs(_line(tenant), _DETAILS)
+        print_pairs(_line(row), _DETAILS)
 
 
-def _line(tenant: Tenant) -> Json:
+def _line(row: Json) -> Json:
     """A tenant as a line of a table."""
-    row = _row(tenant)
-    budget: Json = row["budget"]
-    caps = {window: "none" if cap is None else cap for window, cap in budget.items()}
-    words = {"tier": tenant.policy.tier or "auto", "created": moment(tenant.created)}
-    if tenant.policy.allowed_models is None:
-        words["allowed_models"] = "all"
-    return {**row, **row["policy"], **caps, **words}
+    policy = row["policy"]
+    caps = {window: "none" if cap is None else cap for window, cap in row["budget"].items()}
+    words = {"tier": policy["tier"] or "auto", "created": moment(row["created"])}
+    words["allowed_models"] = "all" if policy["allowed_models"] is None else policy["allowed_models"]
+    return {**row, **policy, **caps, **words}
+
+
+def _asked(terms: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given: fields of a policy, and caps."""
+    from headgate.server.budgets import Limit  # late: `--help` needs no server
+
+    limits = {window: Limit(cap=cap) for window, cap in caps_of(terms).items()}
+    return {"policy": _policy(terms), "limits": limits, "by": AUTHOR}
 
 
 def _policy(terms: dict[str, Any]) -> Json:
-    """The options that were given, as fields of a policy."""
-    policy = {name: terms[name] for name in ("rpm", "concurrency", "tier", "abandoned") if terms[name] is not None}
-    caps = {window: terms[window] for window in WINDOWS if terms[window] is not None}
-    if caps:
-        policy["caps"] = {window: None if cap == "none" else cap for window, cap in caps.items()}
-    if terms["allow"]:
-        policy["allowed_models"] = None if "all" in terms["allow"] else list(terms["allow"])
-    if terms["prefer"]:
-        policy["prefer"] = None if "none" in terms["prefer"] else list(terms["prefer"])
-    if terms["tier"] == "auto":
-        policy["tier"] = None
+    """The options that were given, as fields of a policy; None takes one back."""
+    plain = ("rpm", "concurrency", "abandoned", "zone", "hit_percent")
+    policy = {name: terms[name] for name in plain if terms[name] is not None}
+    for name, none in (("tier", "auto"), ("organisation", "none"), ("customer", "none")):
+        if terms[name] is not None:
+            policy[name] = None if terms[name] == none else terms[name]
+    if terms["tpm"] is not None:
+        policy["tpm"] = None if terms["tpm"] == "none" else amount_of(terms["tpm"], "tokens", "--tpm")
+    for option, field, none in (("allow", "allowed_models", "all"), ("prefer", "prefer", "none")):
+        if terms[option]:
+            policy[field] = None if none in terms[option] else list(terms[option])
     return policy

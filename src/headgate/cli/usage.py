@@ -22,6 +22,7 @@ _FIGURES = {
     "completion_tokens": "completion",
     "cached_tokens": "cached",
     "cost_usd": "cost USD",
+    "billed_usd": "billed USD",
     "saved_usd": "saved USD",
 }
 
@@ -50,9 +51,11 @@ def usage(
     data: Path,
     as_json: bool,
 ) -> None:
-    """Show requests, tokens, cost and what was saved.
+    """Show requests, tokens, cost, what tenants owe and what was saved.
 
-    Cost is what the providers are owed. Saved is what answers from the cache and from shared calls would have cost.
+    Cost is what the providers are owed, billed what the tenants owe. Saved is what answers from the cache and of shared calls would
+    have cost, and how much dearer the model asked for would have been than the one that was routed to; with --json `saved_by` tells
+    these apart.
 
     \b
     Examples:
@@ -69,7 +72,7 @@ def usage(
     async def report(books: Books) -> tuple[Json, dict[str, str]]:
         from headgate.server.usage import usage_report  # late: `--help` needs no server
 
-        chosen = None if tenant is None else await _tenant_id(books, tenant)
+        chosen = None if tenant is None else await tenant_id(books, tenant)
         return await usage_report(books.statements, chosen, query), await tenant_names(books.tenants)
 
     found, names = with_books(config_path, data, report)
@@ -83,7 +86,7 @@ def usage(
     print_table(rows, {**groups, **_FIGURES}, empty="no usage yet")
 
 
-async def _tenant_id(books: Books, wanted: str) -> str:
+async def tenant_id(books: Books, wanted: str) -> str:
     """The id of a tenant; one that has been deleted still has rows in the journal, under its id."""
     try:
         return (await books.tenants.called(wanted)).id

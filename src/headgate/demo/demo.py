@@ -83,7 +83,7 @@ class Demo:
         billed, lost = await read_ledger(self.data / "headgate.db")
         spend = Spend(
             without=without,
-            without_cache=sum(one.cost + one.saved for one in outcomes),
+            without_cache=sum(one.cost if one.source == "live" else one.cost + one.saved for one in outcomes),
             with_headgate=_billed(stats),
             journal=billed,
             lost=lost,

@@ -21,7 +21,8 @@ TIMEOUT = 60.0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What one client saw. `seconds` to the last byte; `status` 0 when there was no HTTP answer; money in nano-USD."""
+    """What one client saw. `seconds` to the last byte; `status` 0 when there was no HTTP answer; money in nano-USD; `shortened`
+    when a budget near its end has cut the answer short, and said so."""
 
     request: TraceRequest
     status: int
@@ -32,6 +33,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     cost: int = 0
     saved: int = 0
     broken: bool = False
+    shortened: bool = False
 
 
 def body_of(request: TraceRequest, model: str | None = None) -> Json:
@@ -81,13 +83,15 @@ async def _whole(answer: Answer) -> Json:
     body = msgspec.json.decode(await answer.whole())
     if answer.status != 200:
         return {**head, "error": body["error"].get("code") or body["error"]["type"]}
-    return {**head, "content": body["choices"][0]["message"]["content"]}
+    (choice,) = body["choices"]
+    return {**head, "content": choice["message"]["content"], "shortened": _shortened(answer, choice)}
 
 
 async def _streamed(answer: Answer) -> Json:
     head = _head(answer)
     parser, ended, comment = SseParser(), False, b""
     pieces: list[str] = []
+    shortened = False
     while part := await answer.read():
         comment = part if b": headgate" in part else comment
         for event in parser.feed(part):
@@ -97,8 +101,15 @@ async def _streamed(answer: Answer) -> Json:
             chunk = msgspec.json.decode(event.data)
             if "error" in chunk:
                 return {**head, "error": chunk["error"]["code"], "broken": True}
-            pieces.extend(choice["delta"].get("content") or "" for choice in chunk["choices"])
-    return {**head, **_closing_words(comment), "content": "".join(pieces), "broken": not ended}
+            for choice in chunk["choices"]:
+                pieces.append(choice["delta"].get("content") or "")
+                shortened = shortened or _shortened(answer, choice)
+    said = {"content": "".join(pieces), "broken": not ended, "shortened": shortened}
+    return {**head, **_closing_words(comment), **said}
+
+
+def _shortened(answer: Answer, choice: Json) -> bool:
+    return choice.get("finish_reason") == "length" and answer.header("x-headgate-output-limit") is not None
 
 
 def _head(answer: Answer) -> Json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -49,6 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     latency: dict[str, Latency]
     budget_refusals: int
     budget_tenant_cost: int
+    shortened: int
     errors: dict[str, int]
     seconds: float
     gateway_died: bool = False
@@ -64,12 +65,10 @@ def make_report(
     died: bool,
 ) -> Report:
     """Judge every answer: it is right when it is, word for word, what the provider says to a question of the same tenant and
-    label."""
+    label, or the beginning of that where a budget has cut it short."""
     right = _right_answers(straight)
     answered = [one for one in outcomes if one.status == 200 and not one.broken]
-    wrong = Counter[str](
-        one.request.kind for one in answered if one.content not in right[one.request.tenant, one.request.answer]
-    )
+    wrong = Counter[str](one.request.kind for one in answered if not _is_right(one, right))
     refused = [one for one in outcomes if one.error in BUDGET_CODES]
     errors = Counter(one.error or f"status {one.status}" for one in outcomes if _failed(one))
     by_source = Counter(one.source for one in answered)
@@ -85,6 +84,7 @@ def make_report(
         latency={source: _latency(one.seconds for one in answered if one.source == source) for source in SOURCES},
         budget_refusals=len(refused),
         budget_tenant_cost=sum(one.cost for one in outcomes if one.request.tenant == BUDGET_TENANT),
+        shortened=sum(one.shortened for one in answered),
         errors=dict(errors),
         seconds=seconds,
         gateway_died=died,
@@ -96,6 +96,17 @@ def _right_answers(straight: Iterable[Outcome]) -> defaultdict[tuple[str, str], 
     for one in straight:
         right[one.request.tenant, one.request.answer].add(one.content)
     return right
+
+
+def _is_right(one: Outcome, right: Mapping[tuple[str, str], set[str]]) -> bool:
+    said = right[one.request.tenant, one.request.answer]
+    return one.content in said or (one.shortened and any(_begins(whole, one.content) for whole in said))
+
+
+def _begins(whole: str, part: str) -> bool:
+    """Whether the part is a beginning of the whole. The simulated provider keeps the last line, its mark, of what it cuts."""
+    body, line, mark = part.rpartition("\n")
+    return whole.startswith(body) and whole.endswith(mark) if line else whole.startswith(part)
 
 
 def _failed(one: Outcome) -> bool:
@@ -146,7 +157,7 @@ def lines(report: Report, *, cap: str) -> list[str]:
         f"  on look-alikes (other number, product, negated, direction): {of_lookalikes} of {report.lookalikes}",
         (
             f"Budget: {BUDGET_TENANT} spent {to_usd(report.budget_tenant_cost)} of its {cap} USD; "
-            f"{report.budget_refusals} requests refused with 402"
+            f"{report.budget_refusals} requests refused with 402, {report.shortened} answers cut short and marked so"
         ),
         f"Errors seen by clients: {sum(report.errors.values())}"
         + (f"  {report.errors}" if report.errors else "")

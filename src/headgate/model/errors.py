@@ -54,6 +54,8 @@ class GatewayError(Exception):
     type: ClassVar[str] = "server_error"
     code: str | None = "internal_error"
     retryable: bool = False
+    personal: ClassVar[bool] = False
+    """Whether it is about who called: others who share the call are not to suffer from it."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -111,6 +113,7 @@ class BudgetExceeded(GatewayError):
     status = 402
     type = "insufficient_quota"
     code = "budget_exceeded"
+    personal = True
 
     def __init__(self, message: str, *, held: bool = False, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after=retry_after)
@@ -192,6 +195,12 @@ class RateLimited(GatewayError):
         self.reset = reset
 
 
+class TokensLimited(RateLimited):
+    """Tokens of a window, most often of this minute, are used up; as RateLimited, counted in tokens."""
+
+    type = "tokens"
+
+
 class Internal(GatewayError):
     """A fault of ours. The message carries only the request id; details are in the log."""
 
@@ -227,7 +236,8 @@ class UpstreamError(GatewayError):
 
     `fallback` tells dispatch whether another deployment may do better, `retryable` whether the same one may.
     `blames` tells the breaker whether this says something about the deployment's health. `sent` is true when the connection
-    broke or fell silent after the request had gone: then nobody will ever tell what the provider made of it.
+    broke, fell silent or brought something unreadable after the request had gone: then nobody will ever tell what the provider
+    made of it, beyond the `received` bytes of an answer.
     """
 
     status = 502
@@ -235,6 +245,7 @@ class UpstreamError(GatewayError):
     fallback: ClassVar[bool] = True
     blames: ClassVar[bool] = True
     sent: bool = False
+    received: int = 0
 
 
 class Rejected(UpstreamError):

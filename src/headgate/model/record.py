@@ -13,7 +13,10 @@ CacheOutcome = Literal["miss", "hit", "bypass", "shadow"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """One try at one deployment. `outcome` is `ok` or the error's code; `cost` nano-USD; `seconds` to its end."""
+    """One try at one deployment. `outcome` is `ok` or the error's code; `cost` nano-USD; `seconds` to its end.
+
+    `priced` is false when no price was known, so that the cost says nothing.
+    """
 
     deployment: str
     outcome: str
@@ -21,6 +24,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
     first_token: float | None = None
     cost: int = 0
     usage: Usage = Usage()
+    priced: bool = True
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):

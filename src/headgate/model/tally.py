@@ -15,9 +15,12 @@ BYTES_PER_TOKEN = 4
 class Tally:
     """What one attempt has produced so far."""
 
-    def __init__(self, prompt_tokens: int) -> None:
-        """`prompt_tokens` is the estimate of the prompt's size, used when the provider reports none."""
+    def __init__(self, prompt_tokens: int, most: int | None = None) -> None:
+        """`prompt_tokens` is the estimate of the prompt's size, used when the provider reports none; `most` the output tokens
+        that were asked for, which no estimate exceeds."""
         self._prompt_tokens = prompt_tokens
+        self._most = most
+        self._pieces = 0
         self._choices: dict[int, Json] = {}
         self._extra: Json = {}
         self._done: Done | None = None
@@ -43,6 +46,9 @@ class Tally:
         if event.extra:
             self._extra.update(event.extra)
         for part in event.choices:
+            delta = part.get("delta")
+            if delta and (delta.get("content") or delta.get("tool_calls") or delta.get("reasoning_content")):
+                self._pieces += 1
             index = part.get("index", 0)
             choice = self._choices.get(index)
             if choice is None:
@@ -55,8 +61,11 @@ class Tally:
             return self._done.usage
         if not self.started:
             return Usage(estimated=True)
-        seen = sum(_size(choice["message"]) for choice in self._choices.values())
-        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=-(-seen // BYTES_PER_TOKEN), estimated=True)
+        seen = sum(-(-_size(choice["message"]) // BYTES_PER_TOKEN) for choice in self._choices.values())
+        made = max(seen, self._pieces)  # a piece holds one token at least
+        if self._most is not None:
+            made = min(made, self._most)
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=made, estimated=True)
 
     def completion(self, model: str) -> Completion:
         """The whole answer; `model` names it when the provider did not."""

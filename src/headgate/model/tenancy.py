@@ -6,17 +6,21 @@ from typing import Literal
 
 import msgspec
 
-Window = Literal["hour", "day", "month", "total"]
-WINDOWS: tuple[Window, ...] = ("hour", "day", "month", "total")
+Window = Literal["minute", "hour", "day", "week", "month", "total"]
+WINDOWS: tuple[Window, ...] = ("hour", "day", "week", "month", "total")
+"""The windows of budgets; `minute` is for rates of tokens."""
 KeyRole = Literal["admin", "tenant_admin", "caller"]
 DEFAULT_TENANT = "default"
+OPERATOR = "operator"
+"""Who pays, in the journal, for what no tenant asked for."""
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Most that a tenant may spend in each calendar window (UTC), in nano-USD; None is no cap."""
+    """Most that a tenant may spend in each calendar window when nothing else is said, in nano-USD; None is no cap."""
 
     hour: int | None = None
     day: int | None = None
+    week: int | None = None
     month: int | None = None
     total: int | None = None
 
@@ -25,21 +29,29 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a tenant may do and how its calls are treated.
 
     rpm            requests a minute
+    tpm            tokens a minute; None is no limit
     concurrency    requests at the same time
-    caps           budgets
     allowed_models public names it may ask for; None is all
     prefer         deployments that go first when a route offers them, in this order
     tier           the tier of `auto` that is used whatever the router thinks (`low`, `medium`, `high`); None lets it choose
     abandoned      when every reader has left a flight: `finish` it for the usage and the cache, or `cancel` it
+    organisation   whose budgets its calls count against too, beside its own
+    zone           IANA time zone of the calendar windows of its budgets
+    hit_percent    what it pays for an answer from stock, in percent of what the call would have cost: 0 nothing, 100 all
+    customer       its name at whoever bills it; None is its id
     """
 
     rpm: int = 120
+    tpm: int | None = None
     concurrency: int = 50
-    caps: Caps = Caps()
     allowed_models: tuple[str, ...] | None = None
     prefer: tuple[str, ...] = ()
     tier: Literal["low", "medium", "high"] | None = None
     abandoned: Literal["finish", "cancel"] = "finish"
+    organisation: str | None = None
+    zone: str = "UTC"
+    hit_percent: int = 0
+    customer: str | None = None
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,9 +78,10 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """An authenticated caller."""
+    """An authenticated caller. `organisations`: the tenant's own and those above it, nearest first."""
 
     tenant: str
+    organisations: tuple[str, ...] = ()
     policy: Policy = Policy()
     key: str = ""
     role: KeyRole = "caller"

@@ -11,12 +11,14 @@ from collections.abc import AsyncGenerator, Callable
 from urllib.parse import urlsplit
 
 from headgate.model.chat import ChatRequest, Event, Json
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
-from headgate.model.errors import Unable
+from headgate.model.errors import Unable, UpstreamError
 from headgate.providers import anthropic_events
 from headgate.providers.anthropic_request import translate
 from headgate.providers.egress import Lookup, look_up
 from headgate.providers.endpoint import Endpoint, EventReader, Upstream, is_event_stream
+from headgate.providers.usage import from_anthropic
 
 VERSION = "2023-06-01"
 
@@ -41,33 +43,39 @@ class Anthropic:
         self._upstream = Upstream(endpoint, headers=headers, path=path, tls=tls, lookup=lookup, clock=clock)
 
     async def send(
-        self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
+        self, deployment: Deployment, request: ChatRequest, clearance: Clearance, *, timeout: float
     ) -> AsyncGenerator[Event, None]:
         """See Provider."""
-        asked = translate(deployment, request, limit=limit)
-        answer = await self._upstream.ask("/v1/messages", asked.body, timeout=timeout)
+        asked = translate(deployment, request, limit=clearance.limit)
         broken = self._upstream.malformed
-        try:
+        with await self._upstream.ask("/v1/messages", asked.body, timeout=timeout) as answer:
             if request.stream and is_event_stream(answer):
                 stream = anthropic_events.Stream(answer_tool=asked.answer_tool, broken=broken)
                 reader = EventReader(answer)
-                while stream.done is None and (batch := await reader.batch()) is not None:
-                    for event in batch:
-                        delta = stream.take(self._upstream.decoded(event.data))
-                        if delta is not None:
-                            yield delta
-                done = stream.end()
+                try:
+                    while stream.done is None and (batch := await reader.batch()) is not None:
+                        for event in batch:
+                            delta = stream.take(self._upstream.decoded(event.data))
+                            if delta is not None:
+                                yield delta
+                    done = stream.end()
+                except BaseException:
+                    clearance.told = stream.told(self._upstream.readable(reader.unread))
+                    raise
                 answer.finish()
                 yield done
             else:
                 message = await self._upstream.whole(answer)
+                try:
+                    whole = anthropic_events.whole(message, answer_tool=asked.answer_tool, broken=broken)
+                except UpstreamError:
+                    clearance.told = from_anthropic(message.get("usage"))
+                    raise
                 answer.finish()
-                for part in anthropic_events.whole(message, answer_tool=asked.answer_tool, broken=broken):
+                for part in whole:
                     yield part
-        finally:
-            answer.close()
 
-    async def embed(self, deployment: Deployment, body: Json, *, timeout: float) -> Json:  # noqa: ARG002 - as in Provider
+    async def embed(self, deployment: Deployment, body: Json, clearance: Clearance, *, timeout: float) -> Json:  # noqa: ARG002 - as in Provider
         """Raises Rejected: Anthropic has no embeddings."""
         raise Unable(f"{self._upstream.name} does not offer embeddings.", status=404, param="model")
 

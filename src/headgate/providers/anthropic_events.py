@@ -6,12 +6,13 @@ come beside it as `thinking_blocks`, which a caller must send back to go on thin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import msgspec
 
 from headgate.model.chat import Delta, Done, Json
+from headgate.model.money import Usage
 from headgate.providers.anthropic_request import ANSWER_TOOL
 from headgate.providers.usage import anthropic_as_openai, from_anthropic
 
@@ -192,6 +193,13 @@ class Stream:
         elif kind == "message_stop":
             self.done = done(self._model, self._usage)
         return None
+
+    def told(self, unread: Iterable[Json]) -> Usage | None:
+        """What the provider has said that it used, also in events that came and are not read any more."""
+        for event in unread:
+            message = event.get("message")
+            self._count(message.get("usage") if isinstance(message, dict) else event.get("usage"))
+        return from_anthropic(self._usage)
 
     def end(self) -> Done:
         """What the stream ended with. Raises what `broken` makes when it stopped before the answer did."""

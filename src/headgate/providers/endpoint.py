@@ -5,9 +5,10 @@ The invariant: whatever goes wrong comes out as an UpstreamError that names the 
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -115,6 +116,12 @@ class Upstream:
             raise inside_stream(self.name, body, secrets=self._secrets)
         return body
 
+    def readable(self, events: Iterable[SseEvent]) -> Iterator[Json]:
+        """Those events of a stream that hold a JSON object, and no error."""
+        for event in events:
+            with contextlib.suppress(UpstreamError):
+                yield self.decoded(event.data)
+
     def malformed(self, what: str) -> Malformed:
         """The error for an answer that breaks the protocol; `what` the provider did."""
         return Malformed(f"{self.name} {what}.")
@@ -131,13 +138,16 @@ class EventReader:
         """Reads `answer` to its end; closing it stays with the caller."""
         self._answer = answer
         self._parser = SseParser()
+        self.unread: Iterator[SseEvent] = iter(())
+        """Events that have come and that nobody has taken from their batch."""
 
-    async def batch(self) -> list[SseEvent] | None:
+    async def batch(self) -> Iterator[SseEvent] | None:
         """The next events, at least one; None at the end. Raises UpstreamError."""
         while chunk := await self._answer.read():
             events = self._parser.feed(chunk)
             if events:
-                return events
+                self.unread = iter(events)
+                return self.unread
         return None
 
 

@@ -11,7 +11,8 @@ import asyncio
 import re
 import ssl
 from collections.abc import Mapping
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 
 import msgspec
 
@@ -40,12 +41,16 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer:
-    """An answer whose head has come. Whoever holds it must close it; `finish` keeps the connection if it can."""
+    """An answer whose head has come. Whoever holds it must close it; `finish` keeps the connection if it can.
+
+    Read an accepted one inside `with answer:`, which closes it and tells an error that ends it how much had come.
+    """
 
     def __init__(self, http: Http, connection: Connection) -> None:
         """Made by `Http.post`."""
         self._http = http
         self._connection: Connection | None = connection
+        self._received = 0
         self.status = connection.status
 
     def header(self, name: str) -> str | None:
@@ -57,9 +62,11 @@ class Answer:
     async def read(self) -> bytes:
         """The next part of the body, of any size; empty at its end. Raises UpstreamError."""
         try:
-            return await self._held().read(self._http.timeouts.idle)
+            piece = await self._held().read(self._http.timeouts.idle)
         except UpstreamError as error:
             self._http.name_it(error)
+        self._received += len(piece)
+        return piece
 
     async def whole(self, limit: int = MAX_BODY) -> bytes:
         """The rest of the body. Raises UpstreamError; Malformed when it is longer than `limit` bytes."""
@@ -88,6 +95,25 @@ class Answer:
         if connection is not None:
             self._http.put_back(connection)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """An error that the provider told of is its word that nothing more was made; any other leaves us with what came."""
+        if isinstance(error, Malformed):
+            error.sent = True
+        if isinstance(error, UpstreamError) and error.sent:
+            error.received = self._proven()
+        self.close()
+
+    def _proven(self) -> int:
+        """Bytes of body that must have been made: those that came, or all, where the head says how many those are."""
+        length = None if self._connection is None or not self._received else self.header("content-length")
+        promised = int(length) if length is not None and length.isascii() and length.isdigit() else 0
+        return max(self._received, promised)
+
     def _held(self) -> Connection:
         if self._connection is None:
             raise Malformed("The answer was read after it was closed.")
@@ -103,12 +129,13 @@ class Http:
         *,
         name: str,
         headers: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
         allow_private: bool = False,
         timeouts: Timeouts | None = None,
         tls: ssl.SSLContext | None = None,
         lookup: Lookup = look_up,
     ) -> None:
-        """`headers` go with every request; `tls` replaces the system's certificate authorities.
+        """`headers` go with every request, as does `content_type`; `tls` replaces the system's certificate authorities.
 
         Raises ValueError when a header cannot be sent.
         """
@@ -119,18 +146,19 @@ class Http:
         self._tls = None
         if origin.scheme == "https":
             self._tls = ssl.create_default_context() if tls is None else tls
-        self._fixed = _fixed_headers(origin, headers or {})
+        self._fixed = _fixed_headers(origin, headers or {}, content_type)
         self._kept: list[Connection] = []
         self._closed = False
 
-    async def post(self, path: str, body: bytes, *, timeout: float) -> Answer:
-        """Send a JSON body and wait for the answer's head; all of the exchange has `timeout` seconds.
+    async def post(self, path: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a body, with headers for it alone, and wait for the answer's head; all of the exchange has `timeout` seconds.
 
         Raises UpstreamTimeout, Unavailable or Malformed; an HTTP error status is an Answer like any other.
         """
-        request = b"POST %b%b HTTP/1.1\r\n%b%d\r\n\r\n%b" % (
+        request = b"POST %b%b HTTP/1.1\r\n%b%b%d\r\n\r\n%b" % (
             self._origin.path.encode("ascii"),
             path.encode("ascii"),
+            _lines(_sendable(headers)) if headers else b"",
             self._fixed,
             len(body),
             body,
@@ -236,15 +264,22 @@ def _why(failure: OSError) -> str:
     return "cannot be reached: network error"
 
 
-def _fixed_headers(origin: Origin, headers: Mapping[str, str]) -> bytes:
+def _fixed_headers(origin: Origin, headers: Mapping[str, str], content_type: str) -> bytes:
     """Everything between the request line and the length of the body."""
-    lines = {"accept": "*/*", "user-agent": "headgate"}
+    lines = {"accept": "*/*", "user-agent": "headgate", **_sendable(headers)}
+    fixed = {"host": origin.authority, **lines, "accept-encoding": "identity", "content-type": content_type}
+    return _lines(fixed) + b"content-length: "
+
+
+def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers, named in lower case. Raises ValueError when one cannot be sent."""
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"The header {name!r} cannot be sent: names and values must be plain ASCII on one line.")
         if name.lower() in _OURS:
             raise ValueError(f"The header {name!r} is set by Headgate itself.")
-        lines[name.lower()] = value
-    fixed = {"host": origin.authority, **lines, "accept-encoding": "identity", "content-type": "application/json"}
-    text = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
-    return f"{text}content-length: ".encode("ascii")
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("ascii")

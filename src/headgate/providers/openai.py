@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from headgate.model.chat import ChatRequest, Delta, Done, Event, Json, as_part
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
+from headgate.model.money import Usage
+from headgate.model.tally import as_reported
 from headgate.providers.egress import Lookup, look_up
 from headgate.providers.endpoint import Endpoint, EventReader, Upstream, is_event_stream
-from headgate.providers.usage import from_openai
+from headgate.providers.sse import SseEvent
+from headgate.providers.usage import normalised
 
 LimitField = Literal["max_tokens", "max_completion_tokens"]
 
@@ -45,48 +49,49 @@ class OpenAI:
         self._limit_field = limit_field or ("max_completion_tokens" if official else "max_tokens")
 
     async def send(
-        self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
+        self, deployment: Deployment, request: ChatRequest, clearance: Clearance, *, timeout: float
     ) -> AsyncGenerator[Event, None]:
         """See Provider."""
-        body = chat_body(deployment, request, limit=limit, limit_field=self._limit_field)
-        answer = await self._upstream.ask("/chat/completions", body, timeout=timeout)
-        try:
+        body = chat_body(deployment, request, limit=clearance.limit, limit_field=self._limit_field)
+        with await self._upstream.ask("/chat/completions", body, timeout=timeout) as answer:
             if request.stream and is_event_stream(answer):
                 stream = StreamReader(self._upstream, request.choices)
                 reader = EventReader(answer)
-                while stream.done is None and (batch := await reader.batch()) is not None:
-                    for event in batch:
-                        delta = stream.take(event.data)
-                        if delta is not None:
-                            yield delta
-                done = stream.end()
+                try:
+                    while stream.done is None and (batch := await reader.batch()) is not None:
+                        for event in batch:
+                            delta = stream.take(event.data)
+                            if delta is not None:
+                                yield delta
+                    done = stream.end()
+                except BaseException:
+                    clearance.told = stream.told(reader.unread)
+                    raise
                 answer.finish()
                 yield done
             else:
-                whole = await self._upstream.whole(answer)
+                body = await self._upstream.whole(answer)
+                whole = self._parts(body, clearance)
                 answer.finish()
-                for part in self._parts(whole):
+                for part in whole:
                     yield part
-        finally:
-            answer.close()
 
-    def _parts(self, body: Json) -> tuple[Delta, Done]:
+    def _parts(self, body: Json, clearance: Clearance) -> tuple[Delta, Done]:
         choices = body.get("choices")
         if not choices or not _readable(choices, "message") or not all(choice.get("message") for choice in choices):
+            clearance.told = normalised(body.get("usage"))
             raise self._upstream.malformed("sent an answer without choices that can be read")
         indexed = [{"index": index, **as_part(choice)} for index, choice in enumerate(choices)]
         return Delta(indexed, _extra(body)), _done(body.get("model"), body.get("usage"))
 
-    async def embed(self, deployment: Deployment, body: Json, *, timeout: float) -> Json:
+    async def embed(self, deployment: Deployment, body: Json, clearance: Clearance, *, timeout: float) -> Json:
         """See Provider."""
-        answer = await self._upstream.ask("/embeddings", {**body, "model": deployment.model}, timeout=timeout)
-        try:
+        with await self._upstream.ask("/embeddings", {**body, "model": deployment.model}, timeout=timeout) as answer:
             whole = await self._upstream.whole(answer)
             if not _are_objects(whole.get("data")):
+                clearance.told = normalised(whole.get("usage"))
                 raise self._upstream.malformed("sent an answer without embeddings")
             return whole
-        finally:
-            answer.close()
 
     async def close(self) -> None:
         """See Provider."""
@@ -142,6 +147,12 @@ class StreamReader:
                 self._finished.add(choice.get("index", 0))
         return Delta(choices, _extra(body))
 
+    def told(self, unread: Iterable[SseEvent]) -> Usage | None:
+        """What the provider has said that it used, also in events that came and are not read any more."""
+        for body in self._upstream.readable(unread):
+            self._usage = body.get("usage") or _groq_usage(body) or self._usage
+        return normalised(self._usage)
+
     def end(self) -> Done:
         """What the stream ended with. Raises Malformed when it stopped before every choice was finished."""
         if self.done is not None:
@@ -170,8 +181,10 @@ def _is_call(call: Json) -> bool:
 
 
 def _done(model: Any, usage: Any) -> Done:
-    normal = from_openai(usage)
-    return Done(model if isinstance(model, str) else "", normal, usage if normal is not None else None)
+    """The answer's end. Usage in another vendor's shape is told in OpenAI's."""
+    normal = normalised(usage)
+    reported = None if normal is None else usage if "prompt_tokens" in usage else as_reported(normal)
+    return Done(model if isinstance(model, str) else "", normal, reported)
 
 
 def _extra(body: Json) -> Json:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from headgate.model.chat import ChatRequest, Event, Json
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
 
 
@@ -20,15 +21,15 @@ class Provider(Protocol):
     """
 
     def send(
-        self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
+        self, deployment: Deployment, request: ChatRequest, clearance: Clearance, *, timeout: float
     ) -> AsyncGenerator[Event, None]:
-        """Ask the deployment, for at most `limit` output tokens a choice and `timeout` seconds in all.
+        """Ask the deployment, for at most `clearance.limit` output tokens a choice and `timeout` seconds in all.
 
         The provider streams when the request does; else the answer comes as one Delta and Done.
         """
         ...
 
-    async def embed(self, deployment: Deployment, body: Json, *, timeout: float) -> Json:
+    async def embed(self, deployment: Deployment, body: Json, clearance: Clearance, *, timeout: float) -> Json:
         """OpenAI's embeddings call; the answer in OpenAI's shape. Raises UpstreamError."""
         ...
 

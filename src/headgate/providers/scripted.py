@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 import msgspec
 
 from headgate.model.chat import ChatRequest, Delta, Done, Event, Json
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
 from headgate.model.errors import Malformed, UpstreamError, UpstreamTimeout
 from headgate.model.money import Usage
@@ -56,11 +57,11 @@ class ScriptedProvider:
         self.closed = False
 
     async def send(
-        self, deployment: Deployment, request: ChatRequest, *, limit: int, timeout: float
+        self, deployment: Deployment, request: ChatRequest, clearance: Clearance, *, timeout: float
     ) -> AsyncGenerator[Event, None]:
         """See Provider. `open` counts the answers that have begun and not ended."""
         script = self._scripts[min(len(self.calls), len(self._scripts) - 1)]
-        self.calls.append(Call(deployment=deployment, request=request, limit=limit, timeout=timeout))
+        self.calls.append(Call(deployment=deployment, request=request, limit=clearance.limit, timeout=timeout))
         end = asyncio.get_running_loop().time() + timeout
         self.open += 1
         try:
@@ -77,7 +78,7 @@ class ScriptedProvider:
         finally:
             self.open -= 1
 
-    async def embed(self, deployment: Deployment, body: Json, *, timeout: float) -> Json:  # noqa: ARG002 - as in Provider
+    async def embed(self, deployment: Deployment, body: Json, clearance: Clearance, *, timeout: float) -> Json:  # noqa: ARG002 - as in Provider
         """See Provider."""
         self.embedded.append({**body, "model": deployment.model})
         if isinstance(self._embeddings, UpstreamError):

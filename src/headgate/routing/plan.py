@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable
 from headgate.model.chat import ChatRequest
 from headgate.model.deployment import Deployment
 from headgate.model.errors import ContextTooLong, InvalidRequest, Unpriced
-from headgate.model.tenancy import Caps, Policy
+from headgate.model.money import Extent
+from headgate.model.tenancy import Policy
+from headgate.routing.extent import TEXT
 from headgate.routing.features import has_image
-from headgate.routing.route import TIERS, Decision, Route, Step, Tier
+from headgate.routing.route import TIERS, Decision, Plan, Route, Step, Tier
 
 MOST_STEPS = 3
 """The first deployment and two fallbacks."""
@@ -31,12 +33,11 @@ _PARAMS = {"tools": "tools", "vision": "messages", "json": "response_format"}
 def offered(route: Route, decision: Decision, policy: Policy) -> tuple[str, ...]:
     """All deployments of a route, best first: the tenant's preferred, the task's chain, the tier's list, higher, lower.
 
-    A tier that the tenant pinned leaves the task's chain out.
+    A tier that the tenant pinned leaves the task's chain out, and so does a frugal decision, which stays in its tier.
     """
-    chain = () if policy.tier is not None else route.tasks.get(decision.task, ())
-    ordered = dict.fromkeys(
-        (*chain, *(name for tier in _tiers_from(decision.tier) for name in route.tiers.get(tier, ())))
-    )
+    chain = () if policy.tier is not None or decision.frugal else route.tasks.get(decision.task, ())
+    tiers = (decision.tier,) if decision.frugal and route.tiers.get(decision.tier) else _tiers_from(decision.tier)
+    ordered = dict.fromkeys((*chain, *(name for tier in tiers for name in route.tiers.get(tier, ()))))
     preferred = [name for name in policy.prefer if name in ordered]
     return tuple(dict.fromkeys((*preferred, *ordered)))
 
@@ -44,44 +45,63 @@ def offered(route: Route, decision: Decision, policy: Policy) -> tuple[str, ...]
 def steps(
     candidates: Iterable[Deployment],
     request: ChatRequest,
-    caps: Caps,
     *,
+    priced: bool,
     likely: int,
     most: int,
+    extent: Extent,
     shunned: Callable[[str], int],
 ) -> tuple[Step, ...]:
     """The deployments to try, at most three, healthy ones first.
 
-    `shunned` ranks a deployment's health, 0 is healthy. Raises InvalidRequest naming a capability that is missing,
-    Unpriced when a capped tenant could only use models without a price, ContextTooLong with the numbers.
+    `priced`: only deployments with a price; `extent` is how far the request may go; `shunned` ranks a deployment's health, 0 is
+    healthy. Raises InvalidRequest naming a capability that is missing, Unpriced when no model that may be used has a price,
+    ContextTooLong with the numbers.
     """
     able = _able(tuple(candidates), request)
-    affordable = _priced(able, caps)
+    affordable = _priced(able) if priced else able
     fitting = []
     for one in affordable:
         limit, short = _room(one, request, likely, most)
         if limit > 0:
-            fitting.append((shunned(one.name), short, Step(one, limit)))
+            ceiling = _ceiling(one, most, limit * request.choices, extent)
+            fitting.append((shunned(one.name), short, Step(one, limit, ceiling)))
     if not fitting:
         raise _too_long(affordable, request, likely)
     fitting.sort(key=lambda entry: entry[:2])
     return tuple(step for _, _, step in fitting[:MOST_STEPS])
 
 
-def embedding_step(one: Deployment, caps: Caps) -> Step:
-    """The one deployment of an embeddings call. Raises Unpriced. A text that is too long the provider refuses itself."""
-    (one,) = _priced((one,), caps)
-    return Step(one, 0)
+def embedding_plan(route: str, one: Deployment, *, likely: int, most: int, priced: bool = False) -> Plan:
+    """A plan of one deployment, for an embeddings call. Raises Unpriced. A text that is too long the provider refuses itself."""
+    if priced:
+        (one,) = _priced((one,))
+    ceiling = _ceiling(one, most, 0, TEXT)
+    return Plan(
+        route=route,
+        steps=(Step(one, 0, ceiling),),
+        ceiling=ceiling,
+        reason="pinned",
+        confidence=1.0,
+        prompt_tokens=likely,
+        most=most,
+        least=ceiling,
+        choices=0,
+        extent=TEXT,
+    )
 
 
-def ceiling(planned: tuple[Step, ...], *, most: int, choices: int) -> int:
-    """Nano-USD that the dearest step may cost; a deployment without a price is counted as free."""
-    dearest = 0
-    for step in planned:
-        price = step.deployment.price
-        if price is not None:
-            dearest = max(dearest, price.ceiling(most, step.limit * choices))
-    return dearest
+def least(planned: tuple[Step, ...], *, most: int, choices: int, expected: int, extent: Extent) -> int:
+    """Nano-USD with which the first step can be tried, for an answer of at most `expected` tokens."""
+    first = planned[0]
+    if first.limit <= expected:
+        return first.ceiling
+    return _ceiling(first.deployment, most, expected * choices, extent)
+
+
+def _ceiling(one: Deployment, most: int, completion: int, extent: Extent) -> int:
+    """A deployment without a price is counted as free."""
+    return 0 if one.price is None else one.price.ceiling(most, completion, extent)
 
 
 def needs(request: ChatRequest) -> tuple[str, ...]:
@@ -116,9 +136,7 @@ def _able(candidates: tuple[Deployment, ...], request: ChatRequest) -> tuple[Dep
     )
 
 
-def _priced(able: tuple[Deployment, ...], caps: Caps) -> tuple[Deployment, ...]:
-    if (caps.hour, caps.day, caps.month, caps.total) == (None, None, None, None):
-        return able
+def _priced(able: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
     priced = tuple(one for one in able if one.price is not None)
     if not priced:
         names = ", ".join(f"`{one.name}`" for one in able)

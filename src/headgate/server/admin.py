@@ -1,4 +1,4 @@
-"""`/admin`: tenants, keys, budgets, usage, health, and the API reference at `/docs`.
+"""`/admin`: tenants, keys, usage, health, and the API reference at `/docs`. Budgets are in admin_budgets.py.
 
 People write these bodies, so they are pydantic models and FastAPI describes them; no call to a model passes here. The caller has been
 authorised on the path before (`app.py`).
@@ -13,47 +13,33 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
+from pydantic import Field, StrictInt
 from starlette.exceptions import HTTPException
 
 from headgate.assembly import Engine
-from headgate.budget.budget import balances
 from headgate.model.chat import Json
 from headgate.model.errors import InvalidRequest, MethodNotAllowed
-from headgate.model.money import from_usd, to_usd
-from headgate.model.tenancy import WINDOWS, KeyRecord, Policy, Tenant
+from headgate.model.tenancy import WINDOWS, KeyRecord, Window
+from headgate.server.admin_billing import add_billing
+from headgate.server.admin_budgets import add_budgets, add_organisations
+from headgate.server.admin_prices import add_prices
+from headgate.server.bodies import Body, Usd, author
+from headgate.server.budgets import Budgets, Limit, budgets_of
 from headgate.server.edge import no_such_path
 from headgate.server.reference import describe_calls
+from headgate.server.tenants import create_tenant, tenant_row, update_tenant
 from headgate.server.usage import query_of, usage_report
 from headgate.tenants.tenants import IssuedKey, Tenants
-
-
-def _nano(value: Any) -> Any:
-    """USD as people write it, "1.25" or 1.25, as nano-USD; a float is taken by its shortest decimal text."""
-    if isinstance(value, float):
-        value = repr(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError('an amount of money is written as "1.25"')  # noqa: TRY004 - pydantic reads ValueError only
-    return from_usd(value)
-
-
-Usd = Annotated[int, BeforeValidator(_nano), Field(json_schema_extra={"type": "string", "examples": ["10.00"]})]
-
 
 GROUPS = "Of tenant, key, user, feature, route, model, source, day."
 
 
-class Body(BaseModel):
-    """A request body; unknown fields are errors."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class BudgetBody(Body):
-    """Caps in USD for each calendar window in UTC. A window given as null has no cap; one left out stays as it is."""
+class CapsBody(Body):
+    """Hard caps in USD by calendar window, in the tenant's zone. Null is no cap; a window left out stays as it is."""
 
     hour: Usd | None = None
     day: Usd | None = None
+    week: Usd | None = None
     month: Usd | None = None
     total: Usd | None = None
 
@@ -69,14 +55,23 @@ class PolicyBody(Body):
     abandoned: Literal["finish", "cancel"] | None = Field(
         None, description="What happens to a call that everyone has left."
     )
+    organisation: str | None = Field(None, description="Whose budgets its calls count against too.")
+    zone: str | None = Field(
+        None, description="Time zone of its windows, such as Europe/Berlin; new ones begin with it."
+    )
+    hit_percent: StrictInt | None = Field(
+        None, description="What it pays for an answer from stock, in percent of what the call would have cost."
+    )
+    customer: str | None = Field(None, description="Its name at whoever bills it.")
 
 
 class TenantBody(Body):
     """A tenant to create."""
 
     name: str
-    budget: BudgetBody | None = None
+    budget: CapsBody | None = None
     rpm: StrictInt | None = Field(None, description="Requests a minute.")
+    tpm: StrictInt | None = Field(None, description="Tokens a minute.")
     concurrency: StrictInt | None = Field(None, description="Requests at the same time.")
     policy: PolicyBody | None = None
 
@@ -85,8 +80,9 @@ class TenantChange(Body):
     """What is to change; what is left out stays."""
 
     name: str | None = None
-    budget: BudgetBody | None = None
+    budget: CapsBody | None = None
     rpm: StrictInt | None = None
+    tpm: StrictInt | None = None
     concurrency: StrictInt | None = None
     policy: PolicyBody | None = None
 
@@ -118,9 +114,14 @@ def management(engine: Engine) -> FastAPI:
         redirect_slashes=False,
     )
     _add_errors(app)
-    _add_tenants(app, engine.tenants)
+    budgets = budgets_of(engine)
+    _add_tenants(app, engine.tenants, budgets)
     _add_keys(app, engine.tenants)
-    _add_money(app, engine)
+    add_organisations(app, engine.tenants, budgets)
+    add_budgets(app, budgets)
+    _add_reports(app, engine)
+    add_prices(app, engine.pricing)
+    add_billing(app, engine)
     page = files("headgate.server").joinpath("docs.html").read_text(encoding="utf-8")
 
     @app.get("/docs", include_in_schema=False)
@@ -131,31 +132,32 @@ def management(engine: Engine) -> FastAPI:
     return app
 
 
-def _add_tenants(app: FastAPI, tenants: Tenants) -> None:
+def _add_tenants(app: FastAPI, tenants: Tenants, budgets: Budgets) -> None:
     @app.post("/admin/tenants", status_code=201, tags=["tenants"])
-    async def create_tenant(body: TenantBody) -> Json:
-        """Create a tenant."""
-        return _tenant(await tenants.create(body.name, policy=_policy(body)))
+    async def create(body: TenantBody, request: Request) -> Json:
+        """Create a tenant with its budgets."""
+        terms: dict[str, Any] = {"policy": _policy(body), "limits": _limits(body), "by": author(request)}
+        return tenant_row(await create_tenant(tenants, budgets, body.name, **terms), budgets)
 
     @app.get("/admin/tenants", tags=["tenants"])
     async def list_tenants() -> Json:
         """All tenants, oldest first."""
-        return {"object": "list", "data": [_tenant(one) for one in await tenants.list_tenants()]}
+        return {"object": "list", "data": [tenant_row(one, budgets) for one in await tenants.list_tenants()]}
 
     @app.get("/admin/tenants/{tenant}", tags=["tenants"])
     async def show_tenant(tenant: str) -> Json:
         """One tenant, by id or name."""
-        return _tenant(await tenants.called(tenant))
+        return tenant_row(await tenants.called(tenant), budgets)
 
     @app.patch("/admin/tenants/{tenant}", tags=["tenants"])
-    async def change_tenant(tenant: str, body: TenantChange) -> Json:
-        """Change a tenant; what is left out stays."""
-        found = await tenants.called(tenant)
-        return _tenant(await tenants.update(found.id, name=body.name, policy=_policy(body)))
+    async def change(tenant: str, body: TenantChange, request: Request) -> Json:
+        """Change a tenant and its budgets; what is left out stays."""
+        terms: dict[str, Any] = {"policy": _policy(body), "limits": _limits(body), "by": author(request)}
+        return tenant_row(await update_tenant(tenants, budgets, tenant, name=body.name, **terms), budgets)
 
     @app.delete("/admin/tenants/{tenant}", status_code=204, tags=["tenants"])
     async def delete_tenant(tenant: str) -> Response:
-        """Delete a tenant and its keys; the journal keeps what it spent."""
+        """Delete a tenant and its keys; the journal keeps what it spent, and its id is never used again."""
         await tenants.delete((await tenants.called(tenant)).id)
         return Response(status_code=204)
 
@@ -187,39 +189,8 @@ def _add_keys(app: FastAPI, tenants: Tenants) -> None:
         return _issued(await tenants.rotate_key(key, grace=0.0 if body is None else body.grace))
 
 
-def _add_money(app: FastAPI, engine: Engine) -> None:
+def _add_reports(app: FastAPI, engine: Engine) -> None:
     tenants, ledger = engine.tenants, engine.gateway.budget.ledger
-
-    async def standing(tenant: Tenant) -> Json:
-        found = await balances(ledger, tenant.id, engine.now())
-        return {
-            "tenant": tenant.id,
-            "name": tenant.name,
-            "windows": {
-                window: {
-                    "cap_usd": _usd(getattr(tenant.policy.caps, window)),
-                    "spent_usd": to_usd(found[window].spent),
-                    "held_usd": to_usd(found[window].held),
-                }
-                for window in WINDOWS
-            },
-        }
-
-    @app.get("/admin/budgets", tags=["budgets"])
-    async def list_budgets() -> Json:
-        """Every tenant's caps, and what is spent and held in the present windows."""
-        return {"object": "list", "data": [await standing(one) for one in await tenants.list_tenants()]}
-
-    @app.get("/admin/budgets/{tenant}", tags=["budgets"])
-    async def show_budget(tenant: str) -> Json:
-        """One tenant's caps and balances."""
-        return await standing(await tenants.called(tenant))
-
-    @app.put("/admin/budgets/{tenant}", tags=["budgets"])
-    async def set_budget(tenant: str, body: BudgetBody) -> Json:
-        """Set caps; a window left out stays as it is, null is no cap."""
-        found = await tenants.called(tenant)
-        return await standing(await tenants.set_caps(found.id, body.model_dump(exclude_unset=True)))
 
     @app.get("/admin/usage", tags=["usage"])
     async def usage(
@@ -250,27 +221,14 @@ def _utc(moment: datetime) -> datetime:
 def _policy(body: TenantBody | TenantChange) -> dict[str, Any]:
     """The fields of a policy that a body speaks of."""
     policy = {} if body.policy is None else body.policy.model_dump(exclude_unset=True)
-    policy.update(body.model_dump(include={"rpm", "concurrency"}, exclude_unset=True))
-    if body.budget is not None:
-        policy["caps"] = body.budget.model_dump(exclude_unset=True)
+    policy.update(body.model_dump(include={"rpm", "tpm", "concurrency"}, exclude_unset=True))
     return policy
 
 
-def _tenant(tenant: Tenant) -> Json:
-    policy = tenant.policy
-    return {
-        "id": tenant.id,
-        "name": tenant.name,
-        "created": tenant.created,
-        "budget": {window: _usd(getattr(policy.caps, window)) for window in WINDOWS},
-        "rpm": policy.rpm,
-        "concurrency": policy.concurrency,
-        "policy": _shown(policy),
-    }
-
-
-def _shown(policy: Policy) -> Json:
-    return {name: getattr(policy, name) for name in PolicyBody.model_fields}
+def _limits(body: TenantBody | TenantChange) -> dict[Window, Limit]:
+    """The caps that a body speaks of."""
+    given = {} if body.budget is None else body.budget.model_dump(exclude_unset=True)
+    return {window: Limit(cap=given[window]) for window in WINDOWS if window in given}
 
 
 def _key(record: KeyRecord) -> Json:
@@ -280,10 +238,6 @@ def _key(record: KeyRecord) -> Json:
 
 def _issued(issued: IssuedKey) -> Json:
     return {**_key(issued.record), "key": issued.key}
-
-
-def _usd(nano: int | None) -> str | None:
-    return None if nano is None else to_usd(nano)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -296,7 +250,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def unreadable(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
+        place = ".".join(str(part) for part in first["loc"][1:] if not str(part).startswith("["))
         message = first["msg"].removeprefix("Value error, ")
         text = f"`{place}`: {message}." if place else f"The body is not as it should be: {message}."
         raise InvalidRequest(text, param=place or None)

@@ -7,6 +7,7 @@ decided on `scope["path"]`, never on a URL put together from headers.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from headgate.model.errors import Forbidden, GatewayError, Internal, MethodNotAllowed
@@ -14,6 +15,7 @@ from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
 from headgate.server.chat import ChatDoor
 from headgate.server.edge import (
+    CALLER,
     JSON_TYPE,
     HttpLimits,
     Message,
@@ -26,6 +28,7 @@ from headgate.server.edge import (
     read_body,
 )
 from headgate.server.embeddings import EmbeddingsDoor
+from headgate.server.statements import statement_page
 from headgate.server.usage import query_of, usage_report
 from headgate.server.wishes import credential
 from headgate.tenants.tenants import Tenants
@@ -50,6 +53,7 @@ class App:
         metrics: Callable[[], bytes],
         probe: Probe,
         new_id: Callable[[], str],
+        now: Callable[[], float] = time.time,
     ) -> None:
         """`management` answers `/admin` and `/docs`; `metrics` renders Prometheus' text; `probe` tells each store's fault, or an
         empty text when it is well."""
@@ -60,6 +64,7 @@ class App:
         self._metrics = metrics
         self._probe = probe
         self._new_id = new_id
+        self._now = now
         self._chat = ChatDoor(gateway, limits)
         self._embeddings = EmbeddingsDoor(gateway, limits)
         self._doors: dict[str, tuple[str, Door]] = {"/chat": ("POST", self._chat.ask)}
@@ -68,6 +73,7 @@ class App:
             self._doors[f"{prefix}/embeddings"] = "POST", self._embeddings.embeddings
             self._doors[f"{prefix}/models"] = "GET", self._embeddings.models
             self._doors[f"{prefix}/usage"] = "GET", self._usage
+            self._doors[f"{prefix}/statement"] = "GET", self._statement
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Lifespan is the runner's business; only HTTP is spoken here."""
@@ -106,6 +112,16 @@ class App:
         query = query_of(scope["query_string"], {"from", "to", "group_by"})
         await send.json(await usage_report(self._gateway.budget.ledger, caller.tenant, query))
 
+    async def _statement(self, caller: Principal, scope: Scope, _: Receive, send: Sender) -> None:
+        if caller.role == "caller":
+            raise Forbidden("A statement is for keys of the role tenant_admin or admin.")
+        query = query_of(scope["query_string"], {"month", "format"})
+        month, format = query.get("month", ""), query.get("format", "html")
+        page = await statement_page(
+            self._gateway.budget.ledger, self._tenants, caller.tenant, month, format, now=self._now()
+        )
+        await send.whole(200, page.headers, page.body)
+
     async def _operate(self, scope: Scope, receive: Receive, send: Sender) -> None:
         """What operators and their tools ask."""
         path: str = scope["path"]
@@ -118,7 +134,7 @@ class App:
             caller = await self._tenants.authenticate(credential(scope["headers"]))
             if caller.role != "admin":
                 raise Forbidden("Only the admin key may use /admin.")
-            return await self._manage(scope, receive, send)
+            return await self._manage({**scope, CALLER: caller}, receive, send)
         raise no_such_path(path)
 
     async def _tell(self, path: str, send: Sender) -> None:

@@ -17,6 +17,7 @@ from headgate.server.edge import (
     JSON_TYPE,
     SSE_HEADERS,
     HangUp,
+    Header,
     HttpLimits,
     Receive,
     Scope,
@@ -47,10 +48,10 @@ class ChatDoor:
                 else:
                     completion = await reply.completion()
                     body = wire.completion_json(reply.id, int(reply.ticket.at), completion)
-                    await send.whole(200, [JSON_TYPE, *wire.reply_headers(reply, final=True)], body)
+                    await send.whole(200, [JSON_TYPE, *self._headers(reply, final=True)], body)
 
     async def _stream(self, reply: Reply, request: ChatRequest, send: Sender) -> None:
-        await send.start([*SSE_HEADERS, *wire.reply_headers(reply, final=False)])
+        await send.start([*SSE_HEADERS, *self._headers(reply, final=False)])
         options = request.stream_options
         chunks = wire.sse(
             reply,
@@ -78,10 +79,13 @@ class ChatDoor:
                 with HangUp(scope):
                     completion = await reply.completion()
                     answer = _answer(reply, completion.text, began)
-                    await send.json(answer, headers=wire.reply_headers(reply, final=True))
+                    await send.json(answer, headers=self._headers(reply, final=True))
         except GatewayError as error:
             source = "budget_limit" if isinstance(error, BudgetExceeded) else "error"
             await send.error(error, self._limits, beside=_plain("", source, began))
+
+    def _headers(self, reply: Reply, *, final: bool) -> list[Header]:
+        return wire.reply_headers(reply, self._gateway.tokens(reply.ticket.caller), final=final)
 
 
 _NOBODY_WAITS = contextlib.nullcontext()

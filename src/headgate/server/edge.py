@@ -31,6 +31,9 @@ Header = tuple[bytes, bytes]
 WHOLE = "headgate.response.whole"
 """The ASGI extension, and the message, by which a server takes a response in one piece (protocol.py)."""
 
+CALLER = "headgate.caller"
+"""Where the scope of a request to the management API keeps the Principal that makes it."""
+
 HANG_UP = "headgate.hang_up"
 """The ASGI extension by which a server tells that a client has hung up: a function that takes whom to tell, or None."""
 
@@ -201,7 +204,7 @@ def error_headers(error: GatewayError) -> list[Header]:
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
     if isinstance(error, RateLimited) and error.limit is not None:
-        headers.extend(rate_headers(error.limit, 0, error.reset))
+        headers.extend(rate_headers(error.limit, 0, error.reset, of=error.type))
     if error.retry_after is not None or error.status in (429, 503):
         wait = 1.0 if error.retry_after is None else error.retry_after
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))
@@ -210,12 +213,13 @@ def error_headers(error: GatewayError) -> list[Header]:
     return headers
 
 
-def rate_headers(limit: int, remaining: int, reset: float) -> list[Header]:
-    """OpenAI's rate-limit headers; `reset` is in seconds, and written as `1.500s`."""
+def rate_headers(limit: int, remaining: int, reset: float, *, of: str = "requests") -> list[Header]:
+    """OpenAI's rate-limit headers, of requests or of tokens; `reset` is in seconds, and written as `1.500s`."""
+    kind = of.encode()
     return [
-        (b"x-ratelimit-limit-requests", b"%d" % limit),
-        (b"x-ratelimit-remaining-requests", b"%d" % remaining),
-        (b"x-ratelimit-reset-requests", b"%.3fs" % reset),
+        (b"x-ratelimit-limit-" + kind, b"%d" % limit),
+        (b"x-ratelimit-remaining-" + kind, b"%d" % remaining),
+        (b"x-ratelimit-reset-" + kind, b"%.3fs" % reset),
     ]
 
 

@@ -53,7 +53,7 @@ class EmbeddingsDoor:
 
 
 def _headers(embedded: Embedded) -> list[Header]:
-    record, rate = embedded.record, embedded.rate
+    record, rate, tokens = embedded.record, embedded.rate, embedded.tokens
     waited = sum(attempt.seconds for attempt in record.attempts)
     return [
         (b"x-request-id", record.id.encode()),
@@ -65,6 +65,7 @@ def _headers(embedded: Embedded) -> list[Header]:
         (b"x-headgate-cost-usd", to_usd(record.cost).encode()),
         (b"x-headgate-saved-usd", to_usd(record.saved).encode()),
         *rate_headers(rate.limit, rate.remaining, rate.reset_seconds),
+        *([] if tokens is None else rate_headers(tokens.limit, tokens.remaining, tokens.reset_seconds, of="tokens")),
     ]
 
 

@@ -71,6 +71,28 @@ _WISHES = (
     ("x-headgate-timeout", "seconds that this caller waits at most"),
     ("Idempotency-Key", "a repeat under the same key gets the first answer and is paid once"),
 )
+_TOLD = (
+    ("x-headgate-source", "live, exact, semantic, coalesced or coalesced-semantic"),
+    ("x-headgate-cache", "miss, hit, bypass or shadow"),
+    ("x-headgate-cache-reason", "why it was bypassed or not served"),
+    ("x-headgate-confidence", "of a hit, 0.000 to 1.000"),
+    ("x-headgate-entry", "the cached answer"),
+    ("x-headgate-model", "the provider's name of the model"),
+    ("x-headgate-deployment", "the model that answered"),
+    ("x-headgate-route-reason", "why it was chosen; budget_degraded: a budget is used up"),
+    ("x-headgate-route-confidence", "0.000 to 1.000"),
+    (
+        "x-headgate-output-limit",
+        "tokens that an answer could have, where a budget near its end left fewer than were asked for",
+    ),
+    ("x-headgate-attempts", "calls to providers"),
+    ("x-headgate-fallback", "true when another model had failed before"),
+    ("x-headgate-cost-usd", "what providers are owed for this call"),
+    ("x-headgate-saved-usd", "what it would have cost more without cache, coalescing and routing"),
+    ("x-headgate-overhead-ms", "time that the gateway added"),
+    ("x-ratelimit-limit-requests", "a minute; beside it remaining and reset"),
+    ("x-ratelimit-limit-tokens", "a minute, where they are limited; beside it remaining and reset"),
+)
 
 
 def describe_calls(app: FastAPI) -> None:
@@ -100,12 +122,12 @@ def _calls() -> Json:
         for name, text in _WISHES
     ]
     return {
-        "/v1/chat/completions": {"post": _call("Answer a chat, as JSON or as a stream", "calls", _CHAT, wishes)},
-        "/v1/embeddings": {"post": _call("Turn texts into vectors", "calls", _EMBED, wishes)},
+        "/v1/chat/completions": {"post": _told(_call("Answer a chat, as JSON or as a stream", "calls", _CHAT, wishes))},
+        "/v1/embeddings": {"post": _told(_call("Turn texts into vectors", "calls", _EMBED, wishes))},
         "/v1/models": {"get": _call("The models that this key may use", "calls")},
         "/v1/models/{model}": {"get": _call("One of them", "calls", parameters=[_MODEL])},
         "/v1/usage": {"get": _call("What this tenant used, saved and paid", "calls", parameters=_usage_parameters())},
-        "/chat": {"post": _call("Answer one question", "calls", _ASK, wishes)},
+        "/chat": {"post": _told(_call("Answer one question", "calls", _ASK, wishes))},
         "/healthz": {"get": _call("Is the process alive", "operation")},
         "/readyz": {"get": _call("Are the stores reachable", "operation")},
         "/metrics": {"get": _call("Prometheus metrics", "operation")},
@@ -134,4 +156,11 @@ def _call(summary: str, tag: str, body: Json | None = None, parameters: list[Jso
         operation["parameters"] = parameters
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _told(operation: Json) -> Json:
+    """The same, with the headers of its answer. Of a stream, what is only known at the end comes in its last comment line."""
+    headers = {name: {"description": text, "schema": {"type": "string"}} for name, text in _TOLD}
+    operation["responses"]["200"]["headers"] = headers
     return operation

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from headgate.limits.limits import RateState
 from headgate.model.chat import Completion, Delta, Json
 from headgate.model.errors import GatewayError
 from headgate.model.money import to_usd
@@ -16,8 +17,8 @@ encode = msgspec.json.encode
 DONE = b"data: [DONE]\n\n"
 
 
-def reply_headers(reply: Reply, *, final: bool) -> list[Header]:
-    """How the answer was found. `final`: the answer is whole, so what it cost is known too."""
+def reply_headers(reply: Reply, tokens: RateState | None, *, final: bool) -> list[Header]:
+    """How the answer was found. `final`: the answer is whole, so what it cost is known too; `tokens`: how the caller's stand."""
     trail, rate = reply.trail, reply.permit.rate
     headers: list[Header] = [
         (b"x-request-id", reply.id.encode()),
@@ -41,6 +42,10 @@ def reply_headers(reply: Reply, *, final: bool) -> list[Header]:
         headers.append((b"x-headgate-route-confidence", b"%.3f" % trail.route_confidence))
     if any(attempt.deployment != trail.deployment for attempt in trail.attempts):
         headers.append((b"x-headgate-fallback", b"true"))
+    if trail.limit is not None:
+        headers.append((b"x-headgate-output-limit", b"%d" % trail.limit))
+    if tokens is not None:
+        headers.extend(rate_headers(tokens.limit, tokens.remaining, tokens.reset_seconds, of="tokens"))
     if final:
         headers.append((b"x-headgate-attempts", b"%d" % len(trail.attempts)))
         headers.append((b"x-headgate-cost-usd", to_usd(reply.cost).encode()))

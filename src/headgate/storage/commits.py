@@ -23,14 +23,21 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from headgate.model import failpoints
 from headgate.model.errors import Overloaded
 from headgate.storage.sqlite import Checkpoints
 
 LOG_PAGES = 16_000
 """Pages (of 4 KiB) to which the log may grow before a commit itself moves them, should the checkpoints fall behind."""
 
-Value = str | int | float | None | tuple["Value", ...]
-"""What a row may hold; a tuple is kept as JSON text."""
+BATCH = 4_096
+"""Rows of one statement at most, so that a long backlog never makes a text that SQLite refuses."""
+
+STEPS_PER_PASSING = 100
+"""Steps of SQLite's machine, which takes some hundreds for a row, between two passings of the failpoint inside a commit."""
+
+Value = str | int | float | None
+"""What a row may hold."""
 
 
 class _Handover(msgspec.Struct, frozen=True):
@@ -68,6 +75,8 @@ class Commits:
         """
         self._connection = connection
         self._connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        if failpoints.armed("during_commit"):
+            connection.set_progress_handler(lambda: failpoints.passed("during_commit"), STEPS_PER_PASSING)
         self._cursor = connection.cursor()
         self._insert = insert
         self._checkpoints = checkpoints
@@ -75,7 +84,6 @@ class Commits:
         self._linger = linger
         self._retry = retry
         self._monotonic = monotonic
-        self._encode = msgspec.json.Encoder().encode
         self._queue: queue.SimpleQueue[_Handover] = queue.SimpleQueue()
         self._rows: list[bytes] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -106,11 +114,11 @@ class Commits:
         if self.pending >= self._limit or self._closing:
             raise Overloaded("The ledger's queue is full.", retry_after=1.0)
 
-    def append(self, row: Sequence[Value]) -> None:
-        """Queue a row; it is written with the next batch. Never refuses: what was admitted must be recorded."""
+    def append(self, row: bytes) -> None:
+        """Queue a row as `encoded` makes it; it is written with the next batch. Never refuses: what was admitted must be recorded."""
         if not self.pending:
             self._since = self._monotonic()
-        self._rows.append(self._encoded(row))
+        self._rows.append(row)
         self._appended += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._linger, self._lingered)
@@ -145,13 +153,6 @@ class Commits:
         if self.pending:
             raise _refused(f"{self._failure}; {self.pending} rows are lost")
 
-    def _encoded(self, row: Sequence[Value]) -> bytes:
-        """A row as JSON. Encoded here, not in the thread, so that no odd text can spoil a batch of others' rows."""
-        try:
-            return self._encode(row)
-        except UnicodeEncodeError:
-            return self._encode([_clean(value) for value in row])
-
     def _lingered(self) -> None:
         self._timer = None
         self._hand_over()
@@ -181,19 +182,21 @@ class Commits:
         return waiters, last
 
     def _commit(self, waiters: list[asyncio.Future[None]]) -> None:
-        """Write the backlog in one statement. Whatever goes wrong is told to the waiters, and the rows stay."""
+        """Write the backlog, as a rule in one statement. Whatever goes wrong is told to the waiters, and the rows stay."""
         begun = self._monotonic()
         try:
-            if self._backlog:
+            while self._backlog:
+                batch = self._backlog[:BATCH]
                 # `executemany`, for `execute` lets go of the interpreter's lock once more, to ask for the last row's id.
-                self._cursor.executemany(self._insert, (((b"[" + b",".join(self._backlog) + b"]").decode(),),))
+                self._cursor.executemany(self._insert, (((b"[" + b",".join(batch) + b"]").decode(),),))
+                failpoints.passed("after_commit")
+                self._since = begun
+                self._committed += len(batch)
+                self._checkpoints.committed(len(batch))
+                del self._backlog[:BATCH]
         except (sqlite3.Error, MemoryError) as error:
-            self._failure = str(error)
+            self._failure = str(error) or type(error).__name__
         else:
-            self._since = begun
-            self._committed += len(self._backlog)
-            self._checkpoints.committed(len(self._backlog))
-            self._backlog.clear()
             self._failure = None
         self._wake(waiters, self._failure)
 
@@ -202,6 +205,19 @@ class Commits:
             # A loop that has ended has nobody left to tell.
             with contextlib.suppress(RuntimeError):
                 waiters[0].get_loop().call_soon_threadsafe(_resolve, waiters, failure)
+
+
+_NUL = b"\\u0000"
+_encode = msgspec.json.Encoder().encode
+
+
+def encoded(row: Sequence[Value]) -> bytes:
+    """A row as JSON. Not encoded in the thread, so that no odd text can spoil a batch of others' rows."""
+    try:
+        text = _encode(row)
+    except UnicodeEncodeError:
+        text = _NUL
+    return text if _NUL not in text else _encode([_clean(value) for value in row])
 
 
 def _resolve(waiters: list[asyncio.Future[None]], failure: str | None) -> None:
@@ -219,7 +235,5 @@ def _refused(failure: str) -> Overloaded:
 
 
 def _clean(value: Value) -> Value:
-    """Text that UTF-8 cannot carry (half of a surrogate pair), with those places replaced."""
-    if isinstance(value, tuple):
-        return tuple(map(_clean, value))
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    """Text with what does not come back from SQLite as it was replaced: half of a surrogate pair, and NUL, which ends a text."""
+    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd") if isinstance(value, str) else value

@@ -40,6 +40,11 @@ def connect(path: str | Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("SELECT 1 FROM sqlite_master")
+    except UnicodeDecodeError as error:
+        # SQLite quotes what is damaged, and Python cannot read that.
+        connection.close()
+        raise sqlite3.DatabaseError(f"malformed database schema: {error.object!r}") from None
     except BaseException:
         connection.close()
         raise
@@ -59,6 +64,30 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that is read inside is of one moment; who writes meanwhile is not kept waiting."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def lenient(connection: sqlite3.Connection) -> Iterator[None]:
+    """Inside, text that damage has made none (it is not UTF-8 any more) can be read too; it has lone surrogates in it."""
+    connection.text_factory = _any_text
+    try:
+        yield
+    finally:
+        connection.text_factory = str
+
+
+def _any_text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
 def migrate(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
     """Bring a file to the newest schema: step n (statements) takes it from version n to n + 1.
 
@@ -71,7 +100,8 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
         for step in steps[version:]:
             for statement in step:
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(steps)}")
+        if version < len(steps):
+            connection.execute(f"PRAGMA user_version = {len(steps)}")
 
 
 class Database:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from headgate.model.money import NANO_PER_USD
-from headgate.model.record import CallRecord
+from headgate.model.record import Attempt, CallRecord
 from headgate.telemetry.labels import NONE, Labels
 from headgate.telemetry.series import GAUGES, Series
 
@@ -58,6 +58,14 @@ class PrometheusSink:
             raise ValueError(f"{name!r} is not one of {', '.join(GAUGES)}")
         self._gauges.add(name, read, labels)
 
+    def budget_alert(self, tenant: str | None, window: str, percent: int) -> None:
+        """Count a threshold of a budget; `window` is its kind. An organisation's has no tenant."""
+        self._series.budget_alerts.add((self._tenant(tenant), window, str(percent)))
+
+    def spend_rate_alert(self, tenant: str) -> None:
+        """Count a task that became dearer."""
+        self._series.spend_rate_alerts.add((self._tenant(tenant),))
+
     def record(self, record: CallRecord) -> None:
         """Count one finished call, together with others: many in a row cost half of as many one by one."""
         self._waiting.append(record)
@@ -89,7 +97,8 @@ class PrometheusSink:
         series.duration.observe(record.duration, source)
         series.overhead.observe(record.overhead)
         if record.saved > 0:
-            series.saved.add((tenant, source), record.saved / NANO_PER_USD)
+            reason = "routed" if source == "live" else source
+            series.saved.add((tenant, reason), record.saved / NANO_PER_USD)
 
     def _cache(self, record: CallRecord) -> None:
         """A hit names its tier; what every tier missed is one lookup of tier `none`. Refused calls never asked."""
@@ -110,7 +119,26 @@ class PrometheusSink:
             return
         series.flights.add()
         self._attempts(record)
-        used = record.usage
+
+    def _attempts(self, record: CallRecord) -> None:
+        before = None
+        for attempt in record.attempts:
+            name, outcome = self._deployment(attempt.deployment), self._outcome(attempt.outcome)
+            self._series.attempts.add((name, outcome))
+            self._used(record.tenant, attempt)
+            if attempt.usage.estimated:
+                self._series.estimated.add((name,))
+            if not attempt.priced and attempt.usage.total_tokens:
+                self._series.unpriced.add((name,), attempt.usage.total_tokens)
+            if attempt.first_token is not None:
+                self._series.first_token.observe(attempt.first_token, name)
+            if before is not None and before[0] != name:
+                self._series.fallbacks.add((before[0], name, before[1]))
+            before = name, outcome
+
+    def _used(self, tenant: str, attempt: Attempt) -> None:
+        """Each attempt counts under the model that was paid for it."""
+        model, used = self._model(attempt.deployment), attempt.usage
         for kind, tokens in (
             ("prompt", used.prompt_tokens),
             ("completion", used.completion_tokens),
@@ -118,20 +146,9 @@ class PrometheusSink:
             ("reasoning", used.reasoning_tokens),
         ):
             if tokens:
-                series.tokens.add((model, kind), tokens)
-        if record.cost > 0:
-            series.cost.add((self._tenant(record.tenant), model), record.cost / NANO_PER_USD)
-
-    def _attempts(self, record: CallRecord) -> None:
-        before = None
-        for attempt in record.attempts:
-            name, outcome = self._deployment(attempt.deployment), self._outcome(attempt.outcome)
-            self._series.attempts.add((name, outcome))
-            if attempt.first_token is not None:
-                self._series.first_token.observe(attempt.first_token, name)
-            if before is not None and before[0] != name:
-                self._series.fallbacks.add((before[0], name, before[1]))
-            before = name, outcome
+                self._series.tokens.add((model, kind), tokens)
+        if attempt.cost > 0:
+            self._series.cost.add((self._tenant(tenant), model), attempt.cost / NANO_PER_USD)
 
 
 class _Gauges:

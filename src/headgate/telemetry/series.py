@@ -21,6 +21,9 @@ LOOKUP = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 GAUGES = {
+    "headgate_billing_events": "Events of a billing sink: `pending` are to be sent, `parked` need somebody.",
+    "headgate_billing_oldest_seconds": "For how long the oldest pending event of a billing sink has waited.",
+    "headgate_billing_stopped": "1 while a billing sink is sent nothing because the journal was replaced.",
     "headgate_breaker_state": "Breaker of a deployment: 0 closed, 1 half open, 2 open.",
     "headgate_budget_used_ratio": "Spent and held share of a tenant's cap.",
     "headgate_cache_bytes": "Bytes that cached answers take.",
@@ -105,8 +108,22 @@ class Series:
         self.attempts = Counter("attempts_total", "Attempts at deployments.", "deployment", "outcome")
         self.fallbacks = Counter("fallbacks_total", "Moves to another deployment.", "from", "to", "reason")
         self.tokens = Counter("tokens_total", "Tokens of live calls.", "model", "kind")
+        self.estimated = Counter(
+            "usage_estimated_total",
+            "Attempts whose tokens were counted here, for their provider told none.",
+            "deployment",
+        )
+        self.unpriced = Counter(
+            "unpriced_tokens_total", "Tokens of live calls that no price is known for.", "deployment"
+        )
         self.cost = Counter("cost_usd_total", "What live calls cost.", "tenant", "model")
-        self.saved = Counter("saved_usd_total", "What calls would have cost.", "tenant", "reason")
+        self.saved = Counter("saved_usd_total", "What calls would have cost more.", "tenant", "reason")
+        self.budget_alerts = Counter(
+            "budget_alerts_total", "Thresholds of budgets that were passed.", "tenant", "window", "percent"
+        )
+        self.spend_rate_alerts = Counter(
+            "spend_rate_alerts_total", "Tasks that became dearer than they were in the week before.", "tenant"
+        )
         self.flights = Counter("flights_total", "Flights that were sent to a provider.")
 
     def collect(self) -> Iterator[Metric]:

@@ -6,15 +6,17 @@ from collections.abc import Callable
 
 from headgate.model.errors import Conflict, NotFound
 from headgate.model.tenancy import KeyRecord
+from headgate.tenants.organisations import Organisation, check_place, check_unused, no_organisation
 from headgate.tenants.tenants import Account
 
 
 class MemoryDirectory:
-    """Tenants and keys in this process's memory."""
+    """Tenants, keys and organisations in this process's memory."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
         self._keys: dict[str, KeyRecord] = {}
+        self._organisations: dict[str, Organisation] = {}
         self._secrets: dict[str, str] = {}
 
     async def find(self, digest: str) -> tuple[KeyRecord, Account] | None:
@@ -28,10 +30,17 @@ class MemoryDirectory:
         """All tenants, oldest first."""
         return list(self._accounts.values())
 
+    async def account(self, id: str) -> Account | None:
+        """The tenant of this id."""
+        return self._accounts.get(id)
+
     async def put_account(self, account: Account) -> None:
         """Add or replace a tenant."""
         if any(other.name == account.name and other.id != account.id for other in self._accounts.values()):
             raise Conflict(f"There is a tenant named {account.name!r} already.")
+        organisation = account.overrides.get("organisation")
+        if organisation is not None and organisation not in self._organisations:
+            raise no_organisation(organisation, param="organisation")
         self._accounts[account.id] = account
 
     async def drop_account(self, id: str) -> bool:
@@ -50,6 +59,21 @@ class MemoryDirectory:
         if any(other.digest == record.digest and other.id != record.id for other in self._keys.values()):
             raise Conflict("This key exists already.")
         self._keys[record.id] = record
+
+    async def organisations(self) -> list[Organisation]:
+        """All organisations, oldest first."""
+        return list(self._organisations.values())
+
+    async def put_organisation(self, wanted: Organisation) -> None:
+        """Add or move an organisation."""
+        check_place(self._organisations.values(), wanted)
+        self._organisations[wanted.name] = wanted
+
+    async def drop_organisation(self, name: str) -> bool:
+        """Delete an organisation."""
+        inside = [one.name for one in self._accounts.values() if one.overrides.get("organisation") == name]
+        check_unused(self._organisations.values(), name, inside)
+        return self._organisations.pop(name, None) is not None
 
     async def secret(self, name: str, make: Callable[[], str]) -> str:
         """The secret of this name, made when it is asked for first."""

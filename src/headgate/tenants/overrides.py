@@ -11,22 +11,18 @@ from typing import Any
 import msgspec
 
 from headgate.model.errors import InvalidRequest
-from headgate.model.money import LARGEST
-from headgate.model.tenancy import Caps, Policy
+from headgate.model.tenancy import Policy
+from headgate.model.zones import zone_of
+
+MOST_HIT_PERCENT = 1_000
 
 
 def merged(overrides: dict[str, Any], changes: dict[str, Any], defaults: Policy) -> dict[str, Any]:
-    """The overrides after `changes`; a field given as None falls back to the default, a cap given as None is no cap.
+    """The overrides after `changes`; a field given as None falls back to the default.
 
     Raises InvalidRequest naming the field.
     """
-    caps = changes.get("caps")
-    if caps is not None and not isinstance(caps, dict):
-        raise InvalidRequest("`caps` must be an object of amounts by window.", param="caps")
-    result = {**overrides, **changes}
-    if caps is not None:
-        result["caps"] = {**(overrides.get("caps") or {}), **caps}
-    result = {name: value for name, value in result.items() if value is not None}
+    result = {name: value for name, value in {**overrides, **changes}.items() if value is not None}
     _refuse_unknown(result)
     try:
         policy = with_defaults(result, defaults)
@@ -40,24 +36,27 @@ def with_defaults(overrides: dict[str, Any], defaults: Policy) -> Policy:
     """The policy that applies. Raises msgspec.ValidationError."""
     if not overrides:
         return defaults
-    plain = msgspec.to_builtins(defaults)
-    caps = {**plain["caps"], **overrides.get("caps", {})}
-    return msgspec.convert({**plain, **overrides, "caps": caps}, Policy)
+    return msgspec.convert({**msgspec.to_builtins(defaults), **overrides}, Policy)
 
 
 def _refuse_unknown(overrides: dict[str, Any]) -> None:
-    for struct, given in ((Policy, overrides), (Caps, overrides.get("caps", {}))):
-        unknown = sorted(set(given) - set(struct.__struct_fields__))
-        if unknown:
-            known = ", ".join(struct.__struct_fields__)
-            raise InvalidRequest(f"There is no field `{unknown[0]}` here, only {known}.", param=unknown[0])
+    unknown = sorted(set(overrides) - set(Policy.__struct_fields__))
+    if unknown:
+        known = ", ".join(Policy.__struct_fields__)
+        raise InvalidRequest(f"There is no field `{unknown[0]}` here, only {known}.", param=unknown[0])
 
 
 def _check_ranges(policy: Policy) -> None:
     for name in ("rpm", "concurrency"):
         if not 1 <= getattr(policy, name) < 2**31:
             raise InvalidRequest(f"`{name}` must be between 1 and {2**31 - 1}.", param=name)
-    for name in Caps.__struct_fields__:
-        cap = getattr(policy.caps, name)
-        if cap is not None and not 0 <= cap <= LARGEST:
-            raise InvalidRequest(f"The cap of the {name} is not an amount of money.", param=f"caps.{name}")
+    if policy.tpm is not None and not 1 <= policy.tpm < 2**53:
+        raise InvalidRequest(f"`tpm` must be between 1 and {2**53 - 1}.", param="tpm")
+    if not 0 <= policy.hit_percent <= MOST_HIT_PERCENT:
+        raise InvalidRequest(f"`hit_percent` must be between 0 and {MOST_HIT_PERCENT}.", param="hit_percent")
+    if policy.customer is not None and not (policy.customer.isprintable() and 1 <= len(policy.customer) <= 255):
+        raise InvalidRequest("`customer` must be 1 to 255 printable characters.", param="customer")
+    try:
+        zone_of(policy.zone)
+    except ValueError as error:
+        raise InvalidRequest(f"{error}.", param="zone") from None

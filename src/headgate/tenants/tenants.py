@@ -13,16 +13,18 @@ import asyncio
 import difflib
 import hashlib
 import hmac
-import re
+import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from headgate.model.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from headgate.model.tenancy import DEFAULT_TENANT, KeyRecord, KeyRole, Policy, Principal, Tenant
+from headgate.tenants.names import checked_name
+from headgate.tenants.organisations import Organisation, Organisations
 from headgate.tenants.overrides import merged, with_defaults
 
 FRESH_SECONDS = 2.0
@@ -30,8 +32,6 @@ FRESH_SECONDS = 2.0
 
 UNKNOWN_KEYS = 10_000
 """Wrong keys that are remembered, so that a client repeating one does not reach the directory each time."""
-
-_NAME = re.compile(r"[\w.\- ]{1,64}", re.ASCII)
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +44,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Directory(Protocol):
-    """Where tenants and keys are kept. Every method may wait; changes of other processes are seen at once.
+    """Where tenants, keys and organisations are kept. Every method may wait; changes of other processes are seen at once.
 
-    Guarantees: names of tenants and digests of keys are unique; a deleted tenant's keys are gone with it.
+    Guarantees: names of tenants and digests of keys are unique; a deleted tenant's keys are gone with it; every organisation that
+    a tenant or another organisation names exists, and none lies in itself.
     """
 
     async def find(self, digest: str) -> tuple[KeyRecord, Account] | None:
@@ -57,8 +58,15 @@ class Directory(Protocol):
         """All tenants, oldest first."""
         ...
 
+    async def account(self, id: str) -> Account | None:
+        """The tenant of this id."""
+        ...
+
     async def put_account(self, account: Account) -> None:
-        """Add a tenant, or replace the one of the same id. Raises Conflict when another one has the name."""
+        """Add a tenant, or replace the one of the same id.
+
+        Raises Conflict when another one has the name, NotFound when its organisation does not exist.
+        """
         ...
 
     async def drop_account(self, id: str) -> bool:
@@ -71,6 +79,18 @@ class Directory(Protocol):
 
     async def put_key(self, record: KeyRecord) -> None:
         """Add a key, or replace the one of the same id. Raises NotFound when its tenant does not exist."""
+        ...
+
+    async def organisations(self) -> list[Organisation]:
+        """All organisations, oldest first."""
+        ...
+
+    async def put_organisation(self, wanted: Organisation) -> None:
+        """Add an organisation, or move the one of the same name. Raises as `check_place`."""
+        ...
+
+    async def drop_organisation(self, name: str) -> bool:
+        """Delete an organisation; False when there is none. Raises as `check_unused`."""
         ...
 
     async def secret(self, name: str, make: Callable[[], str]) -> str:
@@ -125,6 +145,9 @@ class Tenants:
         self._known: dict[str, _Known] = {}
         self._unknown: dict[str, float] = {}
         self._asking: dict[str, asyncio.Task[_Known | None]] = {}
+        self._zones: dict[str, str] = {}
+        self._zones_until = -math.inf
+        self.organisations = Organisations(directory, changed=self._forget, now=now)
 
     async def authenticate(self, key: str) -> Principal:
         """Who this key belongs to. Raises Unauthenticated."""
@@ -154,27 +177,37 @@ class Tenants:
             return None
         return (await self.create_key(DEFAULT_TENANT, name="admin", role="admin")).key
 
-    async def create(self, name: str, *, policy: dict[str, Any] | None = None) -> Tenant:
-        """A new tenant. `policy` holds the fields that differ from the defaults, money in nano-USD.
+    async def create(
+        self,
+        name: str,
+        *,
+        policy: dict[str, Any] | None = None,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
+    ) -> Tenant:
+        """A new tenant. `policy` holds the fields that differ from the defaults.
 
-        Raises InvalidRequest for a bad name or field, Conflict when the name is taken.
+        `prepare` is called with its id before it exists: what limits it is there first, and if that fails, there is no tenant.
+        Raises InvalidRequest for a bad name or field, Conflict when the name is taken, NotFound for the organisation.
         """
         overrides = merged({}, policy or {}, self._defaults)
-        account = Account(id=f"t_{self._random(9)}", name=_checked(name), overrides=overrides, created=self._now())
-        await self._refuse_taken(account)
+        account = Account(id=f"t_{self._random(9)}", name=checked_name(name), overrides=overrides, created=self._now())
+        await self._refuse_misplaced(account)
+        if prepare is not None:
+            await prepare(account.id)
         await self._directory.put_account(account)
+        self._zones_until = -math.inf
         return self._tenant(account)
 
     async def update(self, id: str, *, name: str | None = None, policy: dict[str, Any] | None = None) -> Tenant:
         """Change a tenant's name, or fields of its policy; a field given as None falls back to the default.
 
-        Within `caps`, None means no cap. Raises NotFound, InvalidRequest, Conflict.
+        Raises NotFound, also for the organisation, InvalidRequest, Conflict.
         """
         account = await self._account(id)
         overrides = merged(account.overrides, policy or {}, self._defaults)
-        renamed = account.name if name is None else _checked(name)
+        renamed = account.name if name is None else checked_name(name)
         account = msgspec.structs.replace(account, name=renamed, overrides=overrides)
-        await self._refuse_taken(account)
+        await self._refuse_misplaced(account)
         await self._directory.put_account(account)
         self._forget()
         return self._tenant(account)
@@ -195,9 +228,19 @@ class Tenants:
         """All tenants, oldest first."""
         return [self._tenant(account) for account in await self._directory.accounts()]
 
-    async def set_caps(self, id: str, caps: dict[str, int | None]) -> Tenant:
-        """Set budgets by window (`hour`, `day`, `month`, `total`), nano-USD; None is no cap. Raises as `update`."""
-        return await self.update(id, policy={"caps": caps})
+    async def zone(self, tenant: str) -> str:
+        """The time zone of a tenant's windows; the default for one there is not. Asked many times at once, the directory is asked once."""
+        at = self._monotonic()
+        if self._zones_until <= at:
+            accounts = await self._directory.accounts()
+            self._zones = {one.id: one.overrides["zone"] for one in accounts if "zone" in one.overrides}
+            self._zones_until = at + FRESH_SECONDS
+        return self._zones.get(tenant, self._defaults.zone)
+
+    async def members(self, organisation: str) -> tuple[str, ...]:
+        """The ids of the tenants that belong to an organisation, or to one beneath it."""
+        inside = await self.organisations.beneath(organisation)
+        return tuple(one.id for one in await self.list_tenants() if one.policy.organisation in inside)
 
     async def delete(self, id: str) -> None:
         """Delete a tenant and its keys; the journal keeps its rows. Raises NotFound, Conflict for the default tenant."""
@@ -228,7 +271,7 @@ class Tenants:
             tenant=tenant,
             digest=_digest(self._pepper or await self._load_pepper(), key),
             role=role,
-            name=None if name is None else _checked(name),
+            name=None if name is None else checked_name(name),
             user=user,
             expires=expires,
             created=self._now(),
@@ -288,17 +331,21 @@ class Tenants:
     async def _found(self, digest: str, until: float) -> _Known | None:
         if self._admin_key is not None and hmac.compare_digest(digest, _digest(self._pepper or b"", self._admin_key)):
             account = await self._account(DEFAULT_TENANT)
-            policy = with_defaults(account.overrides, self._defaults)
-            return _Known(Principal(tenant=DEFAULT_TENANT, policy=policy, key="key_admin", role="admin"), None, until)
+            return _Known(await self._principal(account, key="key_admin", role="admin"), None, until)
         found = await self._directory.find(digest)
         if found is None or not hmac.compare_digest(found[0].digest, digest) or found[0].revoked is not None:
             return None
         record, account = found
-        policy = with_defaults(account.overrides, self._defaults)
-        principal = Principal(tenant=account.id, policy=policy, key=record.id, role=record.role, user=record.user)
+        principal = await self._principal(account, key=record.id, role=record.role, user=record.user)
         return _Known(principal, record.expires, until)
 
+    async def _principal(self, account: Account, *, key: str, role: KeyRole, user: str | None = None) -> Principal:
+        policy = with_defaults(account.overrides, self._defaults)
+        above = await self.organisations.lineage(policy.organisation)
+        return Principal(tenant=account.id, organisations=above, policy=policy, key=key, role=role, user=user)
+
     def _forget(self) -> None:
+        self._zones_until = -math.inf
         self._known.clear()
         self._unknown.clear()
 
@@ -307,10 +354,10 @@ class Tenants:
         return Tenant(id=account.id, name=account.name, policy=policy, created=account.created)
 
     async def _account(self, id: str) -> Account:
-        for account in await self._directory.accounts():
-            if account.id == id:
-                return account
-        raise _no_tenant(id)
+        account = await self._directory.account(id)
+        if account is None:
+            raise _no_tenant(id)
+        return account
 
     async def _record(self, id: str) -> KeyRecord:
         for record in await self._directory.keys():
@@ -318,10 +365,13 @@ class Tenants:
                 return record
         raise NotFound(f"There is no key {id!r}.")
 
-    async def _refuse_taken(self, wanted: Account) -> None:
+    async def _refuse_misplaced(self, wanted: Account) -> None:
         for account in await self._directory.accounts():
             if account.name == wanted.name and account.id != wanted.id:
                 raise Conflict(f"There is a tenant named {wanted.name!r} already.")
+        organisation = wanted.overrides.get("organisation")
+        if organisation is not None:
+            await self.organisations.called(organisation, param="organisation")
 
     async def _load_pepper(self) -> bytes:
         if self._pepper is None:
@@ -334,14 +384,6 @@ class Tenants:
 
 def _digest(pepper: bytes, key: str) -> str:
     return hashlib.blake2b(key.encode("utf-8", "replace"), key=pepper[:64], digest_size=32).hexdigest()
-
-
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name) or name != name.strip():
-        raise InvalidRequest(
-            "A name has 1 to 64 letters, digits, `-`, `_`, `.` and spaces, none of them at an end.", param="name"
-        )
-    return name
 
 
 def _wrong() -> Unauthenticated:

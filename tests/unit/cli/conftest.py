@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from headgate.budget.budget import Entry, Hold, Scope, account_of, window_id
+from headgate.budget.budget import Entry, Hold, Scope
 from headgate.budget.sqlite import SqliteLedger
+from headgate.budget.windows import window_id
 from headgate.cli.main import main
 from headgate.model.money import Usage
 from headgate.model.tenancy import WINDOWS
@@ -49,14 +50,21 @@ def spend(path: Path, tenant: str, amount: int, *, at: float = NOON, model: str 
 
     async def call() -> None:
         ledger = SqliteLedger(path, now=lambda: at)
-        scopes = tuple(Scope(account_of(tenant), window_id(window, at)) for window in WINDOWS)
+        scopes = tuple(Scope(f"tenant:{tenant}", window_id(window, at)) for window in WINDOWS)
         usage = Usage(prompt_tokens=100, completion_tokens=50)
         entry = Entry(
-            tenant=tenant, key="key_1", route="auto", model=model, deployment=model, amount=amount, usage=usage
+            tenant=tenant,
+            key="key_1",
+            user="ann",
+            route="auto",
+            model=model,
+            deployment=model,
+            amount=amount,
+            usage=usage,
         )
-        await ledger.reserve(Hold(id=id, scopes=scopes, amount=amount, lease=60.0, entry=entry))
+        await ledger.reserve(Hold(id=id, scopes=scopes, amount=amount, least=amount, lease=60.0, entry=entry))
         await ledger.dispatched(id)
-        ledger.settle(id, entry)
+        ledger.settle(id, [entry])
         ledger.note(f"{id}-hit", Entry(tenant=tenant, model=model, source="exact", saved=amount, usage=usage))
         await ledger.close()
 

@@ -25,7 +25,7 @@ def test_usage_is_shown_by_tenant_with_names(headgate: Headgate, acme: str) -> N
     assert acme.startswith("t_")
     heading, line = headgate("usage").stdout.splitlines()
     assert heading.split("  ")[0] == "tenant"
-    assert line.split() == ["acme", "4", "400", "200", "0", "0.75", "0.75"]
+    assert line.split() == ["acme", "4", "400", "200", "0", "0.75", "0.75", "0.75"]
 
 
 def test_several_groups_end_in_a_total(headgate: Headgate, acme: str) -> None:
@@ -35,7 +35,7 @@ def test_several_groups_end_in_a_total(headgate: Headgate, acme: str) -> None:
         ["2026-11-21", "gpt-4o"],
         ["total", "-"],
     ]
-    assert lines[-1].split()[2:] == ["4", "400", "200", "0", "0.75", "0.75"]
+    assert lines[-1].split()[2:] == ["4", "400", "200", "0", "0.75", "0.75", "0.75"]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,13 @@ def test_a_deleted_tenant_still_has_a_bill(headgate: Headgate, acme: str) -> Non
     headgate("tenants", "delete", "acme", "--yes")
     assert printed(headgate("usage", "--tenant", acme, "--json"))["total"]["cost_usd"] == "0.75"
     assert acme in headgate("usage").stdout
+
+
+def test_what_is_saved_is_told_by_its_reason(headgate: Headgate, acme: str) -> None:
+    found = printed(headgate("usage", "--group-by", "model", "--json"))
+    assert [row["saved_by"] for row in found["data"]] == [{"exact": "0.50"}, {"exact": "0.25"}]
+    assert found["total"]["saved_by"] == {"exact": "0.75"}
+    assert found["total"]["billed_usd"] == "0.75"
 
 
 def test_no_usage_is_said_plainly(headgate: Headgate) -> None:

@@ -48,6 +48,21 @@ def test_another_tenants_right_answer_is_a_wrong_one() -> None:
     assert report_of(outcome(request("a", tenant="tollgrove"), "A", "exact"), straight=straight).wrong == {"novel": 1}
 
 
+def test_an_answer_that_a_budget_has_shortened_is_right_as_far_as_it_goes_and_counted() -> None:
+    straight = (outcome(request("a"), "A long answer.\n [ref 1]"),)
+    report = report_of(
+        outcome(request("a"), "A long", shortened=True),
+        outcome(request("a"), "A long ans\n [ref 1]", shortened=True),
+        outcome(request("a", "hard"), "A short\n [ref 1]", shortened=True),
+        outcome(request("a", "reworded"), "A long\n [ref 2]", shortened=True),
+        outcome(request("a", "exact_repeat"), "A long", "exact"),
+        straight=straight,
+    )
+    assert report.shortened == 4
+    assert report.wrong == {"hard": 1, "reworded": 1, "exact_repeat": 1}
+    assert "4 answers cut short" in "\n".join(lines(report, cap=BUDGET_USD))
+
+
 def test_what_was_not_answered_is_neither_right_nor_wrong() -> None:
     report = report_of(
         outcome(request("a"), "", "", status=402, error="budget_exceeded"),

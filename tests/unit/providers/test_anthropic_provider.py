@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headgate.model.chat import ChatRequest, Delta
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
 from headgate.model.errors import Rejected, Unavailable
 from headgate.providers.anthropic import Anthropic
@@ -15,6 +16,7 @@ from headgate.providers.endpoint import Endpoint
 from tests.unit.providers.rawserver import Visit, raw_server
 
 DEPLOYMENT = Deployment(name="c", provider="acme", model="claude-x")
+CLEARED = Clearance("reserved", 9)
 ANSWER = {
     "type": "message",
     "model": "claude-x-1",
@@ -43,7 +45,7 @@ async def test_a_request_goes_to_the_messages_path_with_key_and_version(suffix: 
             headers={"anthropic-beta": "x"},
         )
         provider = Anthropic(endpoint)
-        delta, done = [event async for event in provider.send(DEPLOYMENT, request(), limit=9, timeout=5)]
+        delta, done = [event async for event in provider.send(DEPLOYMENT, request(), CLEARED, timeout=5)]
         await provider.close()
         head, _, body = server.visits[0].requests[0].partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
@@ -67,13 +69,13 @@ async def test_an_overload_inside_the_stream_comes_before_any_delta() -> None:
     async with raw_server(serve) as server:
         provider = Anthropic(Endpoint(name="acme", base_url=server.url, allow_private=True))
         with pytest.raises(Unavailable, match="acme answered 529: Overloaded"):
-            await anext(provider.send(DEPLOYMENT, request(stream=True), limit=9, timeout=5))
+            await anext(provider.send(DEPLOYMENT, request(stream=True), CLEARED, timeout=5))
         await provider.close()
 
 
 async def test_it_offers_no_embeddings() -> None:
     provider = Anthropic(Endpoint(name="acme", base_url="https://api.anthropic.com"))
     with pytest.raises(Rejected, match="acme does not offer embeddings") as caught:
-        await provider.embed(DEPLOYMENT, {"input": "a"}, timeout=5)
+        await provider.embed(DEPLOYMENT, {"input": "a"}, CLEARED, timeout=5)
     assert caught.value.status == 404
     await provider.close()

@@ -119,6 +119,40 @@ async def test_a_body_that_is_cut_off_is_unavailable_and_what_came_is_given_firs
         answer.close()
 
 
+@pytest.mark.parametrize(
+    ("sent", "proven"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf", 1_000),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", 0),
+        (CHUNKED + b"4\r\nhalf\r\n", 4),
+    ],
+    ids=["a promised length whose beginning came", "a head alone", "pieces"],
+)
+async def test_an_accepted_answer_that_breaks_off_says_what_must_have_been_made(sent: bytes, proven: int) -> None:
+    async def play(visit: Visit) -> None:
+        await visit.request()
+        await visit.say(sent)
+
+    async with raw_server(play) as server, client(server.url) as http:
+        with pytest.raises(Unavailable) as broken:
+            with await http.post("/x", b"{}", timeout=5.0) as answer:
+                await answer.whole()
+    assert (broken.value.sent, broken.value.received) == (True, proven)
+
+
+async def test_an_accepted_answer_that_cannot_be_read_was_sent_whatever_its_reader_says() -> None:
+    async def play(visit: Visit) -> None:
+        await visit.request()
+        await visit.answer(b"what?")
+
+    async with raw_server(play) as server, client(server.url) as http:
+        with pytest.raises(Malformed) as broken:
+            with await http.post("/x", b"{}", timeout=5.0) as answer:
+                await answer.whole()
+                raise Malformed("no JSON")
+    assert (broken.value.sent, broken.value.received) == (True, 5)
+
+
 async def test_a_server_that_hangs_up_without_a_word_is_unavailable() -> None:
     async def play(visit: Visit) -> None:
         await visit.request()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.model.chat import ChatRequest, Delta, Done, Event
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
 from headgate.model.errors import Malformed, Refused, Throttled, Unavailable, UpstreamError
 from headgate.model.money import Usage
@@ -20,6 +21,7 @@ from headgate.providers.openai import OpenAI, StreamReader, chat_body
 from tests.unit.providers.rawserver import Visit, raw_server
 
 DEPLOYMENT = Deployment(name="small", provider="acme", model="small-2026")
+CLEARED = Clearance("reserved", 9)
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
@@ -64,7 +66,7 @@ async def play(
             Endpoint(name="acme", base_url=server.url + "/v1", api_key="k-1234567890", allow_private=True)
         )
         try:
-            return [e async for e in provider.send(DEPLOYMENT, request(stream=stream, **asked), limit=9, timeout=5)]
+            return [e async for e in provider.send(DEPLOYMENT, request(stream=stream, **asked), CLEARED, timeout=5)]
         finally:
             await provider.close()
 
@@ -190,7 +192,7 @@ async def test_an_error_inside_a_stream_comes_after_the_deltas_before_it() -> No
 
     async with raw_server(serve) as server:
         provider = OpenAI(Endpoint(name="acme", base_url=server.url, allow_private=True))
-        stream = provider.send(DEPLOYMENT, request(stream=True), limit=9, timeout=5)
+        stream = provider.send(DEPLOYMENT, request(stream=True), CLEARED, timeout=5)
         assert isinstance(await anext(stream), Delta)
         with pytest.raises(Throttled, match=r"slow down, \[secret\]"):
             await anext(stream)
@@ -213,7 +215,7 @@ async def test_the_key_travels_in_its_header_and_nowhere_else() -> None:
         endpoint = Endpoint(name="acme", base_url=server.url + "/v1", api_key="k-secret-1", allow_private=True)
         assert "k-secret-1" not in repr(endpoint)
         provider = OpenAI(endpoint)
-        answer = await provider.embed(DEPLOYMENT, {"model": "x", "input": "a"}, timeout=5)
+        answer = await provider.embed(DEPLOYMENT, {"model": "x", "input": "a"}, CLEARED, timeout=5)
         await provider.close()
         head, _, body = server.visits[0].requests[0].partition(b"\r\n\r\n")
     assert answer["data"] == [{"embedding": [1.0]}]
@@ -230,7 +232,7 @@ async def test_an_embeddings_answer_without_data_is_malformed() -> None:
     async with raw_server(serve) as server:
         provider = OpenAI(Endpoint(name="acme", base_url=server.url, allow_private=True))
         with pytest.raises(Malformed, match="without embeddings"):
-            await provider.embed(DEPLOYMENT, {"input": "a"}, timeout=5)
+            await provider.embed(DEPLOYMENT, {"input": "a"}, CLEARED, timeout=5)
         await provider.close()
 
 

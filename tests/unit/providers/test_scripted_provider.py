@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from headgate.model.chat import ChatRequest, Delta, Done
+from headgate.model.clearance import Clearance
 from headgate.model.deployment import Deployment
 from headgate.model.errors import Malformed, Throttled, UpstreamTimeout
 from headgate.model.money import Usage
 from headgate.providers.scripted import ScriptedProvider, answer
 
 DEPLOYMENT = Deployment(name="s", provider="scripted", model="s-1")
+CLEARED = Clearance("reserved", 9)
 
 
 def request(**fields: Any) -> ChatRequest:
@@ -21,7 +23,7 @@ def request(**fields: Any) -> ChatRequest:
 
 
 async def play(provider: ScriptedProvider, *, stream: bool = True, timeout: float = 5.0) -> list[Any]:
-    return [event async for event in provider.send(DEPLOYMENT, request(stream=stream), limit=9, timeout=timeout)]
+    return [event async for event in provider.send(DEPLOYMENT, request(stream=stream), CLEARED, timeout=timeout)]
 
 
 async def test_a_stream_gives_the_pieces_and_a_whole_answer_gives_them_at_once() -> None:
@@ -45,7 +47,7 @@ async def test_scripts_are_played_in_order_and_the_last_one_stays() -> None:
 async def test_a_gate_holds_the_stream_open_until_it_is_set() -> None:
     gate, events = asyncio.Event(), answer("a", "b")
     provider = ScriptedProvider([events[0], gate, *events[1:]])
-    stream = provider.send(DEPLOYMENT, request(stream=True), limit=9, timeout=5)
+    stream = provider.send(DEPLOYMENT, request(stream=True), CLEARED, timeout=5)
     assert await anext(stream) == events[0]
     assert provider.open == 1
     gate.set()
@@ -67,8 +69,10 @@ async def test_a_script_without_an_end_is_an_answer_that_broke_off() -> None:
 
 
 async def test_embeddings_are_what_the_script_says() -> None:
-    assert await ScriptedProvider(embeddings={"data": []}).embed(DEPLOYMENT, {"input": "a"}, timeout=5) == {"data": []}
+    assert await ScriptedProvider(embeddings={"data": []}).embed(DEPLOYMENT, {"input": "a"}, CLEARED, timeout=5) == {
+        "data": []
+    }
     provider = ScriptedProvider(embeddings=Throttled("later"))
     with pytest.raises(Throttled):
-        await provider.embed(DEPLOYMENT, {"input": "a"}, timeout=5)
+        await provider.embed(DEPLOYMENT, {"input": "a"}, CLEARED, timeout=5)
     assert provider.embedded == [{"input": "a", "model": "s-1"}]

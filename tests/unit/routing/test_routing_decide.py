@@ -141,6 +141,18 @@ def test_the_tenants_tier_overrules_the_router() -> None:
     assert (decision.tier, decision.confidence, decision.reason) == ("high", 1.0, "tenant_tier")
 
 
+def test_a_frugal_decision_is_the_cheapest_tier_whatever_the_question_and_the_tenant_wish() -> None:
+    request = ask("Prove that the square root of two is irrational, step by step.")
+    decision = ROUTING.decide(request, Policy(tier="high"), frugal=True)
+    assert (decision.tier, decision.reason, decision.frugal) == ("low", "budget_degraded", True)
+    for model, reason in (("large", "pinned"), ("flat", "untiered")):
+        assert ROUTING.decide(ask("hi", model=model), Policy(), frugal=True).reason == reason
+
+
+def test_only_a_route_with_several_tiers_or_tasks_has_a_cheaper_one() -> None:
+    assert [ROUTING.tiered(name) for name in ("auto", "flat", "large", "absent")] == [True, False, False, False]
+
+
 def test_the_reason_names_what_counted_most() -> None:
     assert decided("How do I reset my password?").reason == "plain+length"
 

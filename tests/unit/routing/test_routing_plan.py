@@ -8,8 +8,8 @@ import pytest
 from headgate.model.chat import ChatRequest
 from headgate.model.deployment import Deployment
 from headgate.model.errors import ContextTooLong, InvalidRequest, ModelNotAllowed, UnknownModel, Unpriced
-from headgate.model.money import Price
-from headgate.model.tenancy import Caps, Policy
+from headgate.model.money import Price, Usage
+from headgate.model.tenancy import Policy
 from headgate.routing.breaker import Breakers
 from headgate.routing.routing import Decision, Plan, Route, Routing
 
@@ -45,9 +45,17 @@ class Planner:
         self.breakers = Breakers(clock=lambda: self.now, random=lambda: 0.0)
         self.routing = Routing(deployments, {route.name: route}, breakers=self.breakers, **options)
 
-    def __call__(self, chosen=None, *, policy=None, likely=10, most=40, **body) -> Plan:
+    def __call__(self, chosen=None, *, policy=None, likely=10, most=40, priced=False, expected=0, **body) -> Plan:
         request = ChatRequest.parse({"model": "auto", "messages": HELLO, **body})
-        return self.routing.plan(chosen or decision(), policy or Policy(), request, likely=likely, most=most)
+        return self.routing.plan(
+            chosen or decision(),
+            policy or Policy(),
+            request,
+            likely=likely,
+            most=most,
+            priced=priced,
+            expected=expected,
+        )
 
     def names(self, *args, **options) -> list[str]:
         return [step.deployment.name for step in self(*args, **options).steps]
@@ -126,13 +134,13 @@ def test_a_capability_that_nothing_has_is_named(body, word: str, param: str) -> 
     assert caught.value.param == param
 
 
-def test_a_capped_tenant_never_reaches_a_model_without_a_price() -> None:
+def test_where_money_is_limited_a_model_without_a_price_is_never_reached() -> None:
     route = Route("auto", dict.fromkeys(("low", "medium", "high"), ("spare", "small")))
     planner = Planner(route=route)
     assert planner.names() == ["spare", "small"]
-    assert planner.names(policy=Policy(caps=Caps(day=1))) == ["small"]
+    assert planner.names(priced=True) == ["small"]
     with pytest.raises(Unpriced, match="`spare`"):
-        planner(model="spare", policy=Policy(caps=Caps(total=0)))
+        planner(model="spare", priced=True)
 
 
 def test_the_limit_is_the_least_of_what_is_asked_given_and_left() -> None:
@@ -165,6 +173,72 @@ def test_the_ceiling_is_the_dearest_step_for_all_choices() -> None:
     plan = Planner()(n=3, max_tokens=100, likely=10, most=40)
     assert plan.ceiling == DEAR.ceiling(40, 300)
     assert (plan.route, plan.reason, plan.confidence, plan.prompt_tokens) == ("auto", "plain+length", 0.7, 10)
+
+
+def test_the_least_is_what_the_first_step_costs_for_an_answer_of_the_usual_length() -> None:
+    plan = Planner()
+    assert plan(expected=200).least == CHEAP.ceiling(40, 200)
+    assert plan(expected=200, max_tokens=50).least == CHEAP.ceiling(40, 50), "the caller asked for less"
+    assert plan(expected=200, n=3).least == CHEAP.ceiling(40, 600)
+    assert plan(model="spare", expected=200).least == 0
+
+
+def test_a_plan_that_was_granted_all_it_asked_for_is_left_as_it_is() -> None:
+    plan = Planner()()
+    assert plan.within(plan.ceiling, expected=10) is plan
+
+
+def test_with_less_money_steps_ask_for_fewer_tokens_but_for_no_fewer_than_an_answer_needs() -> None:
+    plan = Planner()(expected=200)
+    granted = CHEAP.ceiling(40, 900)
+    within = plan.within(granted, expected=200)
+    assert [(step.deployment.name, step.limit, step.shrunk) for step in within.steps] == [
+        ("small", 900, True),
+        ("middle", 900, True),
+        ("large", 200, True),
+    ]
+    assert [step.ceiling <= granted for step in within.steps] == [True, True, False], "more is held when its turn comes"
+    assert within.ceiling == DEAR.ceiling(40, 200)
+
+
+def test_only_steps_that_do_not_fit_are_shrunk() -> None:
+    plan = Planner()(expected=20)
+    within = plan.within(CHEAP.ceiling(40, 1_000), expected=20)
+    assert [(step.deployment.name, step.limit, step.shrunk) for step in within.steps] == [
+        ("small", 1_000, False),
+        ("middle", 1_000, True),
+        ("large", 50, True),
+    ]
+    assert [within.limit_of(name) for name in ("small", "large", "absent", None)] == [1_000, 50, 0, 0]
+
+
+def test_a_step_that_asks_for_less_than_is_usual_is_not_shrunk() -> None:
+    within = Planner()(max_tokens=30).within(CHEAP.ceiling(40, 30), expected=200)
+    assert [(step.limit, step.shrunk) for step in within.steps] == [(30, False)] * 3
+
+
+def test_several_answers_share_what_was_granted() -> None:
+    within = Planner()(n=4).within(CHEAP.ceiling(40, 400), expected=100)
+    assert [step.limit for step in within.steps] == [100, 100, 100]
+
+
+def test_a_frugal_plan_stays_in_its_tier() -> None:
+    frugal = Decision("code", "low", 1.0, "budget_degraded", frugal=True)
+    assert Planner().names(frugal) == ["small", "middle"]
+
+
+def test_routing_saves_what_the_best_tier_would_have_cost_more() -> None:
+    used = Usage(prompt_tokens=100, completion_tokens=50)
+    plan = Planner()
+    assert plan().saved(used, CHEAP.charge(used)) == DEAR.charge(used) - CHEAP.charge(used)
+    assert plan(decision("high")).saved(used, DEAR.charge(used)) == 0
+    assert plan().saved(used, 2 * DEAR.charge(used)) == 0, "attempts that failed have eaten it up"
+
+
+def test_nothing_is_saved_where_nobody_routed() -> None:
+    used = Usage(prompt_tokens=100, completion_tokens=50)
+    pinned, chosen = Planner()(model="small"), Planner()(Decision("chat", "low", 1.0, "tenant_tier"))
+    assert pinned.saved(used, 1) == chosen.saved(used, 1) == 0
 
 
 def test_an_unknown_model_is_refused_with_what_exists() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headgate.model.errors import Conflict, Overloaded
-from headgate.storage.sqlite import Claim, Database, connect, migrate, transaction
+from headgate.storage.sqlite import Claim, Database, connect, lenient, migrate, snapshot, transaction
 
 STEPS = (("CREATE TABLE a (x INTEGER)",), ("CREATE TABLE b (x INTEGER)", "INSERT INTO b VALUES (7)"))
 
@@ -84,3 +84,46 @@ def test_a_claim_is_freed_by_its_release_and_by_the_death_of_its_holder(tmp_path
     claim = Claim(path)
     claim.release()
     Claim(path).release()
+
+
+def test_a_snapshot_is_of_one_moment_and_keeps_no_writer_waiting(tmp_path: Path) -> None:
+    reader, writer = connect(tmp_path / "a.db"), connect(tmp_path / "a.db")
+    migrate(writer, STEPS)
+    with snapshot(reader):
+        assert reader.execute("SELECT x FROM b").fetchall() == [(7,)]
+        writer.execute("UPDATE b SET x = 8")
+        assert reader.execute("SELECT x FROM b").fetchall() == [(7,)]
+    assert reader.execute("SELECT x FROM b").fetchall() == [(8,)]
+    reader.close()
+    writer.close()
+
+
+def test_text_that_damage_has_made_none_can_be_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "a.db")
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="UTF-8"):
+            connection.execute("SELECT CAST(x'61ff' AS TEXT)").fetchone()
+        with lenient(connection):
+            assert connection.execute("SELECT CAST(x'61ff' AS TEXT)").fetchone() == ("a\udcff",)
+    connection.close()
+
+
+def test_a_schema_that_is_no_text_any_more_is_a_database_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    connection = connect(path)
+    migrate(connection, STEPS)
+    connection.close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE a", b"CREATE TABLE \xe1"))
+    with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        connect(path)
+
+
+def test_opening_a_file_that_is_up_to_date_writes_nothing_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    states = []
+    for _ in range(2):
+        connection = connect(path)
+        migrate(connection, STEPS)
+        connection.close()
+        states.append(path.read_bytes())
+    assert states[0] == states[1]

@@ -73,6 +73,34 @@ def test_attempts_are_counted_one_by_one_and_a_retry_is_no_fallback() -> None:
     assert fallbacks == [("fallbacks_total", ("from", "large"), ("reason", "upstream_throttled"), ("to", "small"))]
 
 
+def test_each_attempt_is_counted_under_the_model_that_was_paid_for_it() -> None:
+    metrics = sink()
+    silent = Attempt(
+        deployment="large", outcome="upstream_timeout", seconds=9.0, cost=1_000, usage=Usage(prompt_tokens=100)
+    )
+    metrics.record(msgspec.structs.replace(LIVE, attempts=(silent, LIVE.attempts[-1]), cost=3_500))
+    assert value(metrics, "cost_usd_total", tenant="acme", model="large") == pytest.approx(1e-6)
+    assert value(metrics, "cost_usd_total", tenant="acme", model="small") == pytest.approx(2.5e-6)
+    assert value(metrics, "tokens_total", model="large", kind="prompt") == 100
+    assert value(metrics, "tokens_total", model="small", kind="prompt") == 100
+
+
+def test_an_attempt_whose_tokens_were_counted_here_is_told() -> None:
+    metrics = sink()
+    guessed = Usage(prompt_tokens=100, completion_tokens=50, estimated=True)
+    metrics.record(
+        msgspec.structs.replace(LIVE, attempts=(Attempt(deployment="small", outcome="ok", seconds=0.4, usage=guessed),))
+    )
+    metrics.record(LIVE)
+    assert value(metrics, "usage_estimated_total", deployment="small") == 1
+
+
+def test_what_a_live_call_saved_was_saved_by_routing() -> None:
+    metrics = sink()
+    metrics.record(msgspec.structs.replace(LIVE, saved=22_500))
+    assert value(metrics, "saved_usd_total", tenant="acme", reason="routed") == pytest.approx(2.25e-5)
+
+
 def test_a_hit_names_its_tier_and_what_it_saved_and_costs_nothing() -> None:
     metrics = sink()
     metrics.record(HIT)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from headgate.model.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
-from headgate.model.tenancy import Caps, KeyRecord, Policy
+from headgate.model.tenancy import KeyRecord, Policy
 from headgate.tenants.memory import MemoryDirectory
 from headgate.tenants.sqlite import SqliteDirectory
 from headgate.tenants.tenants import FRESH_SECONDS, UNKNOWN_KEYS, Account, Tenants
 
-DEFAULTS = Policy(rpm=120, concurrency=50, caps=Caps(hour=10_000_000_000))
+DEFAULTS = Policy(rpm=120, concurrency=50)
 
 
 class Times:
@@ -68,7 +68,7 @@ async def test_a_key_opens_its_tenant_with_its_policy(tenants: Tenants) -> None:
     issued = await tenants.create_key(acme.id, user="ann", role="tenant_admin")
     caller = await tenants.authenticate(issued.key)
     assert (caller.tenant, caller.key, caller.role, caller.user) == (acme.id, issued.record.id, "tenant_admin", "ann")
-    assert caller.policy == Policy(rpm=7, concurrency=50, caps=DEFAULTS.caps)
+    assert caller.policy == Policy(rpm=7, concurrency=50)
 
 
 async def test_keys_are_long_and_only_their_digest_is_stored(tenants: Tenants, directory: CountingDirectory) -> None:
@@ -241,10 +241,10 @@ async def test_odd_names_are_refused(tenants: Tenants, name: str) -> None:
 async def test_overrides_follow_changed_defaults_and_can_be_taken_back(times: Times) -> None:
     directory = MemoryDirectory()
     tenants = tenants_over(directory, times)
-    acme = await tenants.create("acme", policy={"rpm": 7, "caps": {"day": 5}})
-    assert acme.policy.caps == Caps(hour=10_000_000_000, day=5)
-    acme = await tenants.set_caps(acme.id, {"hour": None, "total": 9})
-    assert acme.policy.caps == Caps(hour=None, day=5, total=9)
+    acme = await tenants.create("acme", policy={"rpm": 7, "tpm": 5_000, "customer": "cus_1"})
+    assert (acme.policy.tpm, acme.policy.customer) == (5_000, "cus_1")
+    acme = await tenants.update(acme.id, policy={"tpm": None, "zone": "Europe/Berlin", "hit_percent": 20})
+    assert (acme.policy.tpm, acme.policy.zone, acme.policy.hit_percent) == (None, "Europe/Berlin", 20)
     acme = await tenants.update(acme.id, policy={"rpm": None, "allowed_models": ["auto"], "tier": "low"})
     assert (acme.policy.rpm, acme.policy.allowed_models, acme.policy.tier) == (120, ("auto",), "low")
     stricter = Tenants(directory, defaults=Policy(rpm=1, concurrency=2))
@@ -258,9 +258,17 @@ async def test_overrides_follow_changed_defaults_and_can_be_taken_back(times: Ti
         ({"rpn": 7}, "rpn"),
         ({"rpm": 0}, "rpm"),
         ({"rpm": "many"}, "policy"),
-        ({"caps": {"week": 5}}, "week"),
-        ({"caps": {"day": -5}}, "caps.day"),
-        ({"caps": 5}, "caps"),
+        ({"caps": {"day": 5}}, "caps"),
+        ({"tpm": 0}, "tpm"),
+        ({"tpm": 2**53}, "tpm"),
+        ({"hit_percent": -1}, "hit_percent"),
+        ({"hit_percent": 1_001}, "hit_percent"),
+        ({"zone": "Europe/Atlantis"}, "zone"),
+        ({"zone": "/etc/localtime"}, "zone"),
+        ({"zone": ""}, "zone"),
+        ({"customer": ""}, "customer"),
+        ({"customer": "a\nb"}, "customer"),
+        ({"customer": "x" * 256}, "customer"),
         ({"tier": "best"}, "policy"),
     ],
 )
@@ -277,16 +285,22 @@ async def test_an_admin_key_belongs_to_the_default_tenant(tenants: Tenants) -> N
 
 
 async def test_another_process_is_heard_within_two_seconds(tmp_path: Path, times: Times) -> None:
-    """A command line revokes, caps and deletes in the file that a server reads."""
+    """A command line moves, revokes and deletes in the file that a server reads."""
     server = tenants_over(SqliteDirectory(tmp_path / "tenants.db"), times)
     await server.ensure_admin()
     tool = tenants_over(SqliteDirectory(tmp_path / "tenants.db"), times)
     acme = await tool.create("acme")
     issued = await tool.create_key(acme.id)
-    assert (await server.authenticate(issued.key)).policy.caps.hour == 10_000_000_000
-    await tool.set_caps(acme.id, {"hour": 1})
+    assert (await server.authenticate(issued.key)).organisations == ()
+    await tool.organisations.put("oslo")
+    await tool.update(acme.id, policy={"organisation": "oslo", "rpm": 1})
     times.pass_by(FRESH_SECONDS)
-    assert (await server.authenticate(issued.key)).policy.caps.hour == 1
+    caller = await server.authenticate(issued.key)
+    assert (caller.organisations, caller.policy.rpm) == (("oslo",), 1)
+    await tool.organisations.put("north")
+    await tool.organisations.put("oslo", "north")
+    times.pass_by(FRESH_SECONDS)
+    assert (await server.authenticate(issued.key)).organisations == ("oslo", "north")
     await tool.revoke_key(issued.record.id)
     times.pass_by(FRESH_SECONDS)
     with pytest.raises(Unauthenticated):

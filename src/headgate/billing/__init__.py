@@ -1,0 +1,1 @@
+"""What tenants owe, told to whoever bills them."""

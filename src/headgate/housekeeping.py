@@ -1,0 +1,126 @@
+"""Housekeeping: what has to be done now and then while the gateway runs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from headgate.budget.budget import Entry, Statements
+from headgate.budget.pace import Pace, dearer_now
+from headgate.budget.pricing import Pricing
+from headgate.budget.sqlite import SqliteLedger
+from headgate.budget.tail import Tail
+from headgate.budget.windows import window_id
+from headgate.pipeline import Gateway
+from headgate.telemetry.metrics import PrometheusSink
+from headgate.tenants.tenants import Tenants
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = 2.0
+"""Seconds between two rounds: tending reservations, and learning of budgets and prices that other processes have changed."""
+ROUNDS_PER_COUNT = 8
+"""Rounds after which the gauges that take a query are read anew."""
+ROUNDS_PER_PACE = 1_800
+FIRST_PACE = 30
+"""Rounds, an hour's, between two looks at whether tasks become dearer, and until the first one."""
+TENANTS_AT_ONCE = 64
+"""Tenants whose budgets are read before calls may go on."""
+BREAKER_STATES = {"closed": 0.0, "half_open": 1.0, "open": 2.0}
+
+
+class Housekeeping:
+    """What has to be done now and then while the gateway runs."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        tenants: Tenants,
+        metrics: PrometheusSink,
+        ledger: SqliteLedger,
+        tail: Tail,
+        *,
+        pricing: Pricing,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`tail` takes the alerts that are found here. `now` is the store's clock, unix seconds."""
+        self._gateway = gateway
+        self._tenants = tenants
+        self._ledger = ledger
+        self._tail = tail
+        self._pricing = pricing
+        self._metrics = metrics
+        self._now = now
+        self._lag = 0.0
+        self._used: dict[tuple[str, ...], float] = {}
+        metrics.gauge("headgate_cache_entries", gateway.cache.size)
+        metrics.gauge("headgate_cache_bytes", gateway.cache.weight)
+        metrics.gauge("headgate_reservations_open", ledger.open_reservations)
+        metrics.gauge("headgate_ledger_lag_seconds", lambda: ledger.lag)
+        metrics.gauge("headgate_flight_followers", lambda: gateway.flights.followers)
+        metrics.gauge("headgate_event_loop_lag_seconds", lambda: self._lag)
+        metrics.gauge("headgate_breaker_state", self._breakers, ("deployment",))
+        metrics.gauge("headgate_budget_used_ratio", lambda: self._used, ("tenant", "window"))
+
+    def _breakers(self) -> dict[tuple[str, ...], float]:
+        health = self._gateway.routing.health()
+        return {(name,): BREAKER_STATES[one["state"]] for name, one in health.items()}
+
+    async def run(self) -> None:
+        """Round after round, until cancelled. A round that fails is told and does not end the next."""
+        loop = asyncio.get_running_loop()
+        budget = self._gateway.budget
+        for turn in itertools.count():
+            try:
+                await budget.tend()
+                await budget.refresh()
+                await self._pricing.refresh()
+                if turn % ROUNDS_PER_COUNT == 0:
+                    self._used = await self._budgets()
+                if turn % ROUNDS_PER_PACE == FIRST_PACE:
+                    await self._pace()
+            except Exception:
+                log.exception("housekeeping failed; it is tried again")
+            due = loop.time() + HOUSEKEEPING
+            await asyncio.sleep(HOUSEKEEPING)
+            self._lag = max(0.0, loop.time() - due)
+
+    async def _pace(self) -> None:
+        """Tell of tasks that became dearer."""
+        for pace in await newly_dearer(self._ledger, self._tail, self._now()):
+            task = f"{pace.route} {pace.feature}".strip()
+            log.warning("a call of %s to %s costs %d %% more than it did", pace.tenant, task, pace.percent)
+            self._metrics.spend_rate_alert(pace.tenant)
+
+    async def _budgets(self) -> dict[tuple[str, ...], float]:
+        """What share of its caps each tenant has spent or holds, for those that have."""
+        used: dict[tuple[str, ...], float] = {}
+        budget, now = self._gateway.budget, self._now()
+        for number, tenant in enumerate(await self._tenants.list_tenants()):
+            if number % TENANTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            for allowance in budget.allowances.of_tenant(tenant.id):
+                window = window_id(allowance.window, now, tenant.policy.zone)
+                limit = allowance.limit(window) if allowance.unit == "usd" else None
+                if limit:
+                    found = self._ledger.peek(allowance.account, window)
+                    used[tenant.id, allowance.window] = (found.spent + found.held) / limit
+        return used
+
+
+async def newly_dearer(statements: Statements, tail: Tail, now: float) -> list[Pace]:
+    """The tasks that became dearer and of which the journal holds no alert of this day (UTC); now it does."""
+    day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    told = []
+    for pace in await dearer_now(statements, now):
+        entry = Entry(tenant=pace.tenant, feature=pace.feature or None, route=pace.route, source="pace")
+        id = f"pace {pace.tenant} {pace.feature} {pace.route} {day}"
+        if await tail.tell(id, now, entry, msgspec.json.encode(pace).decode()):
+            told.append(pace)
+    return told

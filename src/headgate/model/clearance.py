@@ -1,0 +1,24 @@
+"""Clearance: the right to make one call to a provider.
+
+Providers take one as an argument, and only a reservation that has been marked as dispatched gives one out: a call that nobody
+pays for cannot be written down.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headgate.model.money import Usage
+
+
+class Clearance(msgspec.Struct, gc=False):
+    """For one attempt under a reservation.
+
+    limit  output tokens that each choice may have; what is held covers them
+    told   what the provider has said that the attempt used, written down by its adapter however the attempt ends: an answer
+           that breaks off has often been counted already
+    """
+
+    reservation: str
+    limit: int
+    told: Usage | None = None
