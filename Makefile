@@ -1,6 +1,7 @@
 # make demo   watch Headgate work on a bundled trace
 # make serve  run it
 # make test   lint, types, import rules, tests
+# make chaos  the tests of kills and of interleavings, fifty times as many (about an hour)
 # make bench  figures, as ratios in one run (needs nginx and wrk)
 # make lock   choose and pin the newest versions that pyproject.toml allows
 #
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 # The locks name no index: every machine uses its own. Nothing is taken over from the older lock.
 COMPILE := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: demo serve test bench lock clean
+.PHONY: demo serve test chaos bench lock clean
 demo: .venv/run.stamp
 	@$(BIN)/headgate demo
 
@@ -25,6 +26,11 @@ test: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q --durations=15
+
+# 1,000 kills at each failpoint and 10,000 schedules of ledger and flights; `make test` does 20 and some hundreds (tests/chaos.py).
+chaos: .venv/dev.stamp
+	HEADGATE_CHAOS=1 $(BIN)/pytest -q --durations=15 tests/faults/test_kill_points.py tests/faults/test_ledger_kill.py \
+	 tests/properties/test_ledger_machine.py tests/properties/test_flights.py
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.run

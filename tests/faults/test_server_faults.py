@@ -18,7 +18,7 @@ from typing import Any
 import headgate as package
 from headgate.assembly import read_ledger
 from headgate.demo.children import Child, headgate
-from headgate.demo.replay import Client
+from headgate.demo.replay import Client, Outcome
 from headgate.demo.trace import TraceRequest
 from headgate.providers.egress import origin_of
 from headgate.providers.http import Answer, Http
@@ -44,6 +44,7 @@ class House:
                     "models": {"small": {"provider": "one", "price": PRICE, "max_output": 400}},
                     "routes": {"auto": {"models": ["small"]}},
                     "dispatch": {"retries": 0},
+                    "tenant_defaults": {"rpm": 1_000_000},
                 }
             )
         )
@@ -138,6 +139,37 @@ def billed(provider: Running) -> int:
     return counts.prompt_tokens * NANO_IN + counts.completion_tokens * NANO_OUT
 
 
+class Traffic:
+    """Callers who ask one thing after the other, half of them for streams, until the server is gone or they are told to stop."""
+
+    def __init__(self, server: Child, key: str, callers: int = 6) -> None:
+        self.outcomes: list[Outcome] = []
+        self.stopped = False
+        self._clients = [Client(server.url, key) for _ in range(callers)]
+        self._tasks = [asyncio.create_task(self._ask(number)) for number in range(callers)]
+
+    async def _ask(self, number: int) -> None:
+        turn = 0
+        while not self.stopped:
+            turn += 1
+            text = f"Caller {number} asks for the {turn}th time."
+            outcome = await self._clients[number].send(asked(text, stream=number % 2 == 0))
+            self.outcomes.append(outcome)
+            if outcome.status == 0:
+                return
+
+    async def until(self, status: int, times: int = 20) -> None:
+        """Wait until the last so many calls have had this status."""
+        await until(lambda: [one.status for one in self.outcomes[-times:]] == [status] * times)
+
+    async def end(self) -> list[Outcome]:
+        self.stopped = True
+        await asyncio.gather(*self._tasks)
+        for client in self._clients:
+            await client.close()
+        return self.outcomes
+
+
 async def test_a_stopped_server_finishes_its_streams_and_closes_its_books(tmp_path: Path) -> None:
     async with house(tmp_path, Simulator(tokens_per_s=150)) as (place, provider), place.serve() as server:
         async with http(server, await new_key(server)) as client:
@@ -149,6 +181,20 @@ async def test_a_stopped_server_finishes_its_streams_and_closes_its_books(tmp_pa
                 stream.close()
         assert await server.process.wait() == 0
         assert place.rows("headgate.db", "SELECT (SELECT seq FROM folded) = max(seq) FROM journal") == [(1,)]
+        assert await read_ledger(place.data / "headgate.db") == (billed(provider), 0)
+
+
+async def test_a_server_stopped_in_the_middle_of_traffic_settles_everything(tmp_path: Path) -> None:
+    async with house(tmp_path, Simulator(latency_s=0.01, tokens_per_s=500)) as (place, provider):
+        async with place.serve() as server:
+            traffic = Traffic(server, await new_key(server))
+            await traffic.until(200)
+            server.process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(server.process.wait(), PATIENCE) == 0
+            outcomes = await traffic.end()
+        assert {outcome.status for outcome in outcomes} <= {200, 503, 0}
+        assert not any(outcome.broken for outcome in outcomes)
+        assert sum(outcome.status == 200 for outcome in outcomes) == provider.stats().calls
         assert await read_ledger(place.data / "headgate.db") == (billed(provider), 0)
 
 
@@ -215,6 +261,29 @@ async def test_with_a_full_disk_new_calls_are_refused_and_cached_answers_still_c
         assert calls == 1
         await server.stop()
         assert server.process.returncode == 0
+        assert await read_ledger(place.data / "headgate.db") == (billed(provider), 0)
+
+
+async def test_a_disk_that_fills_up_under_traffic_stops_calls_and_loses_none(tmp_path: Path) -> None:
+    async with (
+        house(tmp_path, Simulator(latency_s=0.01, tokens_per_s=2_000)) as (place, provider),
+        place.serve() as server,
+    ):
+        traffic = Traffic(server, await new_key(server))
+        await traffic.until(200)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        await traffic.until(503)
+        calls = provider.stats().calls
+        seen = len(traffic.outcomes)
+        await until(lambda: len(traffic.outcomes) > seen + 20)
+        assert {outcome.status for outcome in traffic.outcomes[seen:]} == {503}
+        assert provider.stats().calls == calls
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await traffic.until(200)
+        outcomes = await traffic.end()
+        await server.stop()
+        assert server.process.returncode == 0
+        assert {outcome.status for outcome in outcomes} == {200, 503}
         assert await read_ledger(place.data / "headgate.db") == (billed(provider), 0)
 
 
