@@ -216,14 +216,18 @@ class Flights:
         task = asyncio.get_running_loop().create_task(self._run(key, flight, fly))
         flight._task = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # Of a task that is cancelled before its first step nothing runs; its readers are told here.
-        task.add_done_callback(lambda _: flight.fail(_cancelled()))
+        task.add_done_callback(lambda ended: self._landed(ended, flight))
         return flight
+
+    def _landed(self, task: asyncio.Task[None], flight: Flight) -> None:
+        self._tasks.discard(task)
+        if not flight.ended:
+            # Of a task that is cancelled before its first step nothing runs; its readers are told here.
+            flight.fail(_cancelled())
 
     async def _run(self, key: Hashable | None, flight: Flight, fly: Fly) -> None:
         """Fly, and whatever happens forget the flight before its readers hear of the end."""
-        error: GatewayError = Internal(f"Internal error; its details are in the log under {flight.id}.")
+        error: GatewayError | None = None
         try:
             await fly(flight)
         except asyncio.CancelledError:
@@ -233,7 +237,8 @@ class Flights:
         except Exception:
             log.exception("flight %s broke", flight.id)
         self._drop(key, flight)
-        flight.fail(error)
+        if not flight.ended:
+            flight.fail(error or Internal(f"Internal error; its details are in the log under {flight.id}."))
 
     def _drop(self, key: Hashable | None, flight: Flight) -> None:
         if key is not None and self._joinable.get(key) is flight:

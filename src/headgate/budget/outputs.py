@@ -16,6 +16,8 @@ from collections.abc import Iterable
 ENOUGH = 50
 FADE = 1_000
 AGAIN = 16
+POOLED = 8
+"""Of a tenant that has answers enough of its own, one of so many speaks for the others too."""
 PRIOR = 1_024
 """Tokens that an answer is expected to need at most before any has been seen."""
 
@@ -66,21 +68,29 @@ class Outputs:
 
     def __init__(self, *, most: int = 10_000) -> None:
         self._most = most
+        self._turn = 0
         self._seen: OrderedDict[tuple[str, str], _Histogram] = OrderedDict()
 
     def observe(self, tenant: str, route: str, tokens: int, *, limit: int) -> None:
         """An answer's tokens. One that filled its `limit` may have wanted to go on, and is taken for a quarter longer."""
         longest = tokens + (tokens + 3) // 4 if tokens >= limit else tokens
         bucket = bisect_left(_EDGES, longest)
-        for place in ((tenant, route), ("", route)):
-            histogram = self._seen.get(place)
-            if histogram is None:
-                histogram = self._seen[place] = _Histogram()
-                if len(self._seen) > self._most:
-                    self._seen.popitem(last=False)
-            else:
-                self._seen.move_to_end(place)
-            histogram.add(bucket, longest)
+        own = self._of(tenant, route)
+        own.add(bucket, longest)
+        self._turn += 1
+        if own.total <= ENOUGH or self._turn % POOLED == 0:
+            self._of("", route).add(bucket, longest)
+
+    def _of(self, tenant: str, route: str) -> _Histogram:
+        place = (tenant, route)
+        histogram = self._seen.get(place)
+        if histogram is None:
+            histogram = self._seen[place] = _Histogram()
+            if len(self._seen) > self._most:
+                self._seen.popitem(last=False)
+        else:
+            self._seen.move_to_end(place)
+        return histogram
 
     def recall(self, answers: Iterable[tuple[str, str, int]]) -> None:
         """Learn from answers of a former process: tenant, route and tokens of each, oldest first."""

@@ -40,7 +40,7 @@ from headgate.budget.recovery import recover
 from headgate.storage.commits import Commits
 from headgate.storage.sqlite import Checkpoints, Claim, connect, migrate
 
-KEEP = 86_400.0
+KEEP = 7_200.0
 """Seconds that a window's balance is kept after the window has ended."""
 
 FOLD_EVERY = 20_000
@@ -133,7 +133,8 @@ class SqliteLedger:
         ended = self._book.note(id, entry)
         scopes = "[]" if ended is None else self._places.text(ended.hold.scopes, entry.deployment)
         self._write(row_of(id, "note", self._now(), entry, scopes=scopes))
-        self._tell()
+        if ended is not None:
+            self._tell()
 
     async def expire(self) -> int:
         """End reservations whose lease is over, and now and then bring the running sums up to date."""

@@ -155,14 +155,15 @@ def write_mark(connection: sqlite3.Connection, mark: Mark) -> None:
 
 
 def fold(connection: sqlite3.Connection, *, oldest: float) -> Mark:
-    """Bring the running sums up to date; windows that ended before the unix time `oldest` go.
+    """Bring the running sums up to date; windows that ended before the unix time `oldest` go, and before the newest row: a clock
+    that is ahead for a while makes no sum be forgotten.
 
     Only the last, short part takes the write lock. Raises Conflict when what is kept is damaged.
     """
     with snapshot(connection):
         mark = mark_of(connection)
         until = last_row(connection)
-        since = max(mark.since, int(oldest))
+        since = max(mark.since, min(int(oldest), _newest(connection)))
         more = added(connection, mark.seq, until, since=since)
         unended = tuple([call.seq for call in open_calls(connection, mark)])
         places = _json(list(more))
@@ -184,6 +185,12 @@ def refold(connection: sqlite3.Connection, *, oldest: float) -> Mark:
         connection.execute("DELETE FROM spent")
         write_mark(connection, Mark())
     return fold(connection, oldest=oldest)
+
+
+def _newest(connection: sqlite3.Connection) -> int:
+    """When the newest row was written, unix seconds; 0 when there is none."""
+    row = connection.execute("SELECT at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+    return 0 if row is None else int(row[0]) // 1_000_000
 
 
 def last_row(connection: sqlite3.Connection) -> int:

@@ -40,7 +40,7 @@ def reply_headers(reply: Reply, tokens: RateState | None, *, final: bool) -> lis
         headers.append((b"x-headgate-confidence", b"%.3f" % trail.confidence))
     if trail.route_confidence is not None:
         headers.append((b"x-headgate-route-confidence", b"%.3f" % trail.route_confidence))
-    if any(attempt.deployment != trail.deployment for attempt in trail.attempts):
+    if len(trail.attempts) > 1 and any(attempt.deployment != trail.deployment for attempt in trail.attempts):
         headers.append((b"x-headgate-fallback", b"true"))
     if trail.limit is not None:
         headers.append((b"x-headgate-output-limit", b"%d" % trail.limit))

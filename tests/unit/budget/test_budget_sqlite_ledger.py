@@ -96,6 +96,17 @@ async def test_balances_come_back_from_the_journal(tmp_path: Path) -> None:
     await third.close()
 
 
+async def test_a_clock_that_was_ahead_for_a_while_forgets_no_balance(tmp_path: Path) -> None:
+    first = ledger_at(tmp_path)
+    await spend(first, "a", 40)
+    await first.close()
+    ahead = ledger_at(tmp_path, NOON + 3 * 86_400)
+    await ahead.close()
+    again = ledger_at(tmp_path)
+    assert await again.balance("tenant:acme", HOUR) == Balance(spent=40)
+    await again.close()
+
+
 async def test_what_a_killed_process_left_open_is_ended_when_it_comes_back(tmp_path: Path) -> None:
     """Dispatched: lost at the hold. Not dispatched: gone, as if it had never been."""
     first = ledger_at(tmp_path)
@@ -322,6 +333,7 @@ async def test_windows_that_ended_long_ago_are_not_carried_along(tmp_path: Path)
     await spend(first, "a", 1)
     await first.close()
     later = ledger_at(tmp_path, NOON + 3 * 86_400)
+    later.note("b", Entry(tenant="acme", source="exact"))
     await later.close()
     connection = connect(tmp_path / "ledger.db")
     assert connection.execute("SELECT window FROM spent").fetchall() == [("total",)]
