@@ -176,7 +176,7 @@ def attention_inputs(weights: Weights, prefix: str) -> tuple[Floats, Floats]:
 
 # ---- the reference: the same encoder in plain numpy, one text at a time
 
-ERF = np.frompyfunc(math.erf, 1, 1)
+ERF: Any = np.frompyfunc(math.erf, 1, 1)
 
 
 def reference(weights: Weights, ids: Ids, observe: Callable[[str, Floats], None] = lambda _name, _x: None) -> Floats:
@@ -184,7 +184,7 @@ def reference(weights: Weights, ids: Ids, observe: Callable[[str, Floats], None]
 
     def normalised(x: Floats, prefix: str) -> Floats:
         centred = x - x.mean(-1, keepdims=True)
-        spread = np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
+        spread: Any = np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
         scaled: Floats = centred / spread * weights[f"{prefix}LayerNorm.weight"]
         return scaled + weights[f"{prefix}LayerNorm.bias"]
 
@@ -211,8 +211,8 @@ def reference(weights: Weights, ids: Ids, observe: Callable[[str, Floats], None]
 
 def attention(query: Floats, key: Floats, value: Floats) -> Floats:
     q, k, v = (x.reshape(len(x), HEADS, -1).transpose(1, 0, 2) for x in (query, key, value))
-    scores = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
-    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    scores: Any = q @ k.transpose(0, 2, 1) / math.sqrt(q.shape[-1])
+    powers: Any = np.exp(scores - scores.max(-1, keepdims=True))
     mixed: Floats = powers / powers.sum(-1, keepdims=True) @ v
     return mixed.transpose(1, 0, 2).reshape(len(query), WIDTH)
 
