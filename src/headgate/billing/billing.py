@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 import msgspec
@@ -27,6 +28,9 @@ BILLED: tuple[str, ...] = ("charge", "settle", "lost", "note")
 """Kinds of journal rows that say what a tenant owes."""
 ALERTS: tuple[str, ...] = ("alert",)
 """The kind of journal row that warns somebody."""
+
+MICRO = 1_000_000
+"""Microseconds in a second."""
 
 Value = Literal["nano_usd", "usd", "tokens"]
 """What a sink counts: `billed` as a whole number of nano-USD, as decimal USD, or the tokens of calls that were made."""
@@ -72,6 +76,17 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     completion_tokens: int = 0
     cached_tokens: int = 0
     detail: str | None = None
+
+    @property
+    def seconds(self) -> int:
+        """`at` in whole unix seconds."""
+        return self.at // MICRO
+
+    @property
+    def time(self) -> str:
+        """`at` as RFC 3339 writes it, in UTC and to the microsecond."""
+        moment = datetime.fromtimestamp(self.seconds, UTC).replace(microsecond=self.at % MICRO)
+        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -236,6 +251,17 @@ def event_id(sink: str, line: Line) -> str:
     """
     name = "\0".join((sink, line.id, line.kind, str(line.attempt)))
     return f"hg_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:40]}"
+
+
+def described(line: Line, value: str) -> dict[str, str]:
+    """What a meter is told of a line: what it weighs, and what it may be grouped by."""
+    return {
+        "value": value,
+        "model": line.model,
+        "route": line.route,
+        "feature": line.feature or "",
+        "source": line.source,
+    }
 
 
 def measured(line: Line, value: Value) -> str | None:

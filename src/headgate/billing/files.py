@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,11 +43,10 @@ class RowFile:
 
     def render(self, line: Line, id: str, customer: str | None) -> bytes | None:
         """The row as a line of the file."""
-        moment = datetime.fromtimestamp(line.at // 1_000_000, UTC).replace(microsecond=line.at % 1_000_000)
         cells: dict[str, Any] = {
             **{name: getattr(line, name, None) for name in COLUMNS},
             "id": id,
-            "at": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "at": line.time,
             "customer": customer,
             "cost_usd": to_usd(line.amount),
             "billed_usd": to_usd(line.billed),

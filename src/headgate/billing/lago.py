@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import msgspec
 
-from headgate.billing.billing import BILLED, Delivery, Event, Line, Outcome, Value, measured
+from headgate.billing.billing import BILLED, Delivery, Event, Line, Outcome, Value, described, measured
 from headgate.billing.post import Answer, Post, halved, posted
 
 URL = "https://api.getlago.com"
@@ -46,15 +46,9 @@ class Lago:
                 "transaction_id": id,
                 "external_subscription_id": customer or line.tenant,
                 "code": self._event,
-                "timestamp": line.at // 1_000_000,
+                "timestamp": line.seconds,
                 "precise_total_amount_cents": f"{Decimal(line.billed) / NANO_PER_CENT:f}",
-                "properties": {
-                    "value": value,
-                    "model": line.model,
-                    "route": line.route,
-                    "feature": line.feature or "",
-                    "source": line.source,
-                },
+                "properties": described(line, value),
             }
         )
 

@@ -7,11 +7,10 @@ is switched on: in a self-hosted one it is off by default, and then a lost answe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
-from headgate.billing.billing import BILLED, Delivery, Event, Line, Outcome, Value, measured
+from headgate.billing.billing import BILLED, Delivery, Event, Line, Outcome, Value, described, measured
 from headgate.billing.post import Post, halved, posted
 
 PATH = "/api/v1/events"
@@ -42,22 +41,15 @@ class OpenMeter:
         value = measured(line, self._value)
         if value is None:
             return None
-        moment = datetime.fromtimestamp(line.at // 1_000_000, UTC).replace(microsecond=line.at % 1_000_000)
         return _encode(
             {
                 "specversion": "1.0",
                 "type": self._event,
                 "id": id,
-                "time": moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                "time": line.time,
                 "source": self._source,
                 "subject": customer or line.tenant,
-                "data": {
-                    "value": value,
-                    "model": line.model,
-                    "route": line.route,
-                    "feature": line.feature or "",
-                    "source": line.source,
-                },
+                "data": described(line, value),
             }
         )
 

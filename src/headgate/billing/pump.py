@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from msgspec.structs import replace
 
 from headgate.billing.billing import (
+    MICRO,
     Delivery,
     Event,
     Exporter,
@@ -161,7 +162,7 @@ class Pump:
         await self._look()
 
     async def _event(self, line: Line) -> Event | None:
-        if line.at < self._since * 1_000_000:
+        if line.at < self._since * MICRO:
             return None
         reason, body = "", None
         id = event_id(self.sink, line)

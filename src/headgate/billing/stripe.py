@@ -53,14 +53,14 @@ class Stripe:
             raise Unbillable(
                 f"tenant {line.tenant} has no customer at Stripe; set `customer` in its policy, then retry"
             )
-        if line.at // 1_000_000 < self._now() - OLDEST:
+        if line.seconds < self._now() - OLDEST:
             raise Unbillable("older than the 35 days that Stripe takes events for; bill it by an invoice item")
         if len(value.replace(".", "").strip("0")) > MOST_DIGITS:
             raise Unbillable(f"Stripe takes numbers of at most {MOST_DIGITS} digits, and this is {value}")
         form = {
             "event_name": self._event,
             "identifier": id,
-            "timestamp": line.at // 1_000_000,
+            "timestamp": line.seconds,
             "payload[stripe_customer_id]": customer,
             "payload[value]": value,
         }

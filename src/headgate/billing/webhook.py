@@ -50,7 +50,7 @@ class Webhook:
             kind, content = "usage", _usage(line, customer)
         else:
             return None
-        return _encode({"id": id, "type": kind, "created": line.at // 1_000_000, "data": content})
+        return _encode({"id": id, "type": kind, "created": line.seconds, "data": content})
 
     async def deliver(self, events: Sequence[Event], mark: int) -> Delivery:
         """One POST for each event, signed when it is sent."""

@@ -185,8 +185,7 @@ class Book:
         if state != "released":
             return None
         self._ended[id] = ("settled", scopes)
-        counters = tuple([self.counters.of(scope) for scope in scopes])
-        surcharge = self._spend(scopes, counters, bill)
+        surcharge = self._spend(scopes, self.counters.of_all(scopes), bill)
         nobody = Hold(id=id, scopes=scopes, amount=0, least=0, lease=0.0, entry=bill[0])
         return Ended(nobody, 0, surcharge)
 

@@ -5,7 +5,7 @@ The window comes first, so a window that is over is forgotten in one step, and a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from headgate.budget.allowance import Allowance
 from headgate.budget.budget import Alert, Scope
@@ -76,12 +76,6 @@ class Counters:
     def find(self, account: str, window: str) -> Counter | None:
         """The counter of an account in a window, if there is one."""
         return self._windows.get(window, {}).get(account)
-
-    def all(self) -> Iterator[tuple[str, str, Counter]]:
-        """Account, window and counter of all."""
-        for window, accounts in self._windows.items():
-            for account, counter in accounts.items():
-                yield account, window, counter
 
     def passed(self, scope: Scope, counter: Counter) -> None:
         """Note an alert for each threshold that has been passed and not been told."""

@@ -31,7 +31,7 @@ import msgspec
 from headgate.budget.allowance import tenant_of
 from headgate.budget.budget import Alert, Balance, Change, Entry, Match, Repricing, UsageQuery, UsageRow
 from headgate.budget.memory import check_groups
-from headgate.budget.sums import LOST, RARE, Place, Reading, fold, spent_before, whole
+from headgate.budget.sums import LOST, MICRO, RARE, Place, Reading, fold, spent_before, whole
 from headgate.budget.windows import TOKENS
 from headgate.model.errors import Conflict
 from headgate.model.money import LARGEST, Usage
@@ -43,7 +43,6 @@ COLUMNS = (
     "completion_tokens cached_tokens cache_write_tokens reasoning_tokens estimated scopes prices detail"
 ).split()
 
-MICRO = 1_000_000
 
 SCHEMA: tuple[Step, ...] = (
     (

@@ -12,7 +12,7 @@ import msgspec
 
 from headgate.budget.allowance import Allowance, level_of
 from headgate.budget.allowances import Allowances, Which, folded
-from headgate.budget.budget import Balance, Entry, Hold, Ledger, Match, Scope
+from headgate.budget.budget import Entry, Hold, Ledger, Match, Scope
 from headgate.budget.outputs import Outputs
 from headgate.budget.terms import Scoping, Terms, scope_of
 from headgate.budget.windows import TOKENS, window_bounds, window_id
@@ -208,10 +208,6 @@ class Budget:
         now = self._now()
         found = self.ledger.peek(f"tenant:{tenant}", TOKENS + window_id("minute", now))
         return found.spent + found.held, 60.0 - now % 60.0
-
-    async def balances(self, tenant: str, windows: Iterable[str]) -> dict[str, Balance]:
-        """A tenant's balances in the windows of these ids."""
-        return {window: await self.ledger.balance(f"tenant:{tenant}", window) for window in windows}
 
 
 def _uncapped(allowance: Allowance) -> Allowance:

@@ -28,6 +28,8 @@ Place = tuple[str, str]
 
 LAST = 2**63 - 1
 """Behind every row there can be."""
+MICRO = 1_000_000
+"""Microseconds in a second: the journal's times are whole ones."""
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -190,7 +192,7 @@ def refold(connection: sqlite3.Connection, *, oldest: float) -> Mark:
 def _newest(connection: sqlite3.Connection) -> int:
     """When the newest row was written, unix seconds; 0 when there is none."""
     row = connection.execute("SELECT at FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
-    return 0 if row is None else int(row[0]) // 1_000_000
+    return 0 if row is None else int(row[0]) // MICRO
 
 
 def last_row(connection: sqlite3.Connection) -> int:
@@ -260,7 +262,7 @@ class Reading:
 def spent_before(connection: sqlite3.Connection, match: Match, place: Place) -> int:
     """What the calls of an account have spent in a window, as far as they did not count on this place."""
     bounds = window_bounds(place[1])
-    since, until = (0, LAST) if bounds is None else (int(edge * 1_000_000) for edge in bounds)
+    since, until = (0, LAST) if bounds is None else (int(edge * MICRO) for edge in bounds)
     parameters: dict[str, Any] = {
         "tenants": _json(match.tenants),
         "value": match.value,

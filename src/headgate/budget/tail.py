@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from headgate.budget.budget import Entry
-from headgate.budget.journal import INSERT, MICRO, row_of
-from headgate.budget.sums import RARE, mark_of, open_calls, whole
+from headgate.budget.journal import INSERT, row_of
+from headgate.budget.sums import MICRO, RARE, mark_of, open_calls, whole
 from headgate.model.errors import Conflict
 from headgate.model.money import Usage
 from headgate.storage.sqlite import Database, snapshot

@@ -131,11 +131,9 @@ def top_up(
       headgate budgets top-up acme month 50.00
     """
     added = amount_of(amount, unit, "AMOUNT")
-
-    async def work(known: Budgets) -> list[Json]:
-        return [await known.top_up(account, window, added, unit=unit, by=AUTHOR)]
-
-    _show(_done(config_path, data, work), as_json=as_json)
+    _change(
+        config_path, data, lambda known: known.top_up(account, window, added, unit=unit, by=AUTHOR), as_json=as_json
+    )
 
 
 @budgets.command()
@@ -145,11 +143,7 @@ def top_up(
 @json_option
 def suspend(account: str, config_path: Path | None, data: Path, as_json: bool) -> None:
     """Refuse every call of ACCOUNT until it is resumed."""
-
-    async def work(known: Budgets) -> list[Json]:
-        return [await known.suspend(account, by=AUTHOR)]
-
-    _show(_done(config_path, data, work), as_json=as_json)
+    _change(config_path, data, lambda known: known.suspend(account, by=AUTHOR), as_json=as_json)
 
 
 @budgets.command()
@@ -159,11 +153,7 @@ def suspend(account: str, config_path: Path | None, data: Path, as_json: bool) -
 @json_option
 def resume(account: str, config_path: Path | None, data: Path, as_json: bool) -> None:
     """Let ACCOUNT spend again what its budgets allow."""
-
-    async def work(known: Budgets) -> list[Json]:
-        return [await known.resume(account, by=AUTHOR)]
-
-    _show(_done(config_path, data, work), as_json=as_json)
+    _change(config_path, data, lambda known: known.resume(account, by=AUTHOR), as_json=as_json)
 
 
 @budgets.command()
@@ -179,6 +169,17 @@ def changes(account: str | None, limit: int, config_path: Path | None, data: Pat
         print_json(found)
     else:
         print_table([{**_plain(each), "at": moment(each["at"])} for each in found], _CHANGES)
+
+
+def _change(
+    config_path: Path | None, data: Path, change: Callable[[Budgets], Awaitable[Json]], *, as_json: bool
+) -> None:
+    """Change an account's budgets and show how they are then."""
+
+    async def work(known: Budgets) -> list[Json]:
+        return [await change(known)]
+
+    _show(_done(config_path, data, work), as_json=as_json)
 
 
 def _done(config_path: Path | None, data: Path, work: Callable[[Budgets], Awaitable[list[Json]]]) -> list[Json]:
