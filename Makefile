@@ -36,8 +36,8 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.run
 
 lock: .venv/dev.stamp
-	$(COMPILE) pyproject.toml -o requirements.lock
-	$(COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra plot -o requirements.lock
+	$(COMPILE) pyproject.toml --extra plot --extra dev -c requirements.lock -o requirements-dev.lock
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

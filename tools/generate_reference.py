@@ -22,7 +22,7 @@ from headgate.model.errors import GatewayError, Rejected
 from headgate.model.money import NANO_PER_USD, Usage
 from headgate.model.record import Attempt, CallRecord
 from headgate.telemetry.metrics import PrometheusSink
-from headgate.telemetry.series import GAUGES
+from headgate.telemetry.series import GAUGES, TOTALS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 WRITTEN = "<!-- Written by tools/generate_reference.py; change the source, not this page. -->"
@@ -104,8 +104,10 @@ GAUGE_LABELS = {
     "headgate_billing_oldest_seconds": ("sink",),
     "headgate_breaker_state": ("deployment",),
     "headgate_budget_used_ratio": ("tenant", "window"),
+    "headgate_cache_drift": ("state",),
+    "headgate_cache_failures_total": ("part",),
 }
-"""Gauges get their labels from assembly, when a server starts."""
+"""What is read at each scrape gets its labels from assembly, when a server starts."""
 
 
 def config_reference() -> str:
@@ -125,30 +127,34 @@ def _sections(schema: dict[str, Any], defs: dict[str, Any], place: str = "") -> 
     yield "| key | value | default | meaning |\n|---|---|---|---|"
     inner = []
     for key, field in schema["properties"].items():
-        found = _section(field, defs)
-        value = _value(field) if found is None or "oneOf" in field else ""
-        if found is not None:
-            where = f"{place}.{key}{found[1]}".lstrip(".")
-            inner.append((found[0], where))
-            value = f"{value}{' or ' if value else ''}[a section](#{_anchor(where)})"
+        found = _held(field, defs)
+        values = [_value(field)] if not found or "oneOf" in field else []
+        for section, follows in found:
+            where = f"{place}.{key}{follows}".lstrip(".")
+            if len(found) > 1:
+                where = f"{where} with {section['required'][0]}"
+            inner.append((section, where))
+            values.append(f"[a section](#{_anchor(where)})")
         # pydantic leaves a description out that repeats the section's own.
-        meaning = field["description"] if found is None else field.get("description", found[0]["description"])
-        yield f"| `{key}` | {value} | {_default(key, field, schema, found is not None)} | {_cell(meaning)} |"
+        meaning = field["description"] if not found else field.get("description", found[0][0]["description"])
+        default = _default(key, field, schema, section=bool(found))
+        yield f"| `{key}` | {' or '.join(values)} | {default} | {_cell(meaning)} |"
     yield ""
     for section, where in inner:
         yield from _sections(section, defs, where)
 
 
-def _section(field: dict[str, Any], defs: dict[str, Any]) -> tuple[dict[str, Any], str] | None:
-    """The mapping that a field holds, and what follows its name: nothing, a name of the user's own, or the mark of a list."""
+def _held(field: dict[str, Any], defs: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The mappings that a field may hold, and what follows its name: nothing, a name of the user's own, or the mark of a list."""
+    found = []
     for each in [field, *field.get("anyOf", []), *field.get("oneOf", [])]:
         if "$ref" in each:
-            return defs[each["$ref"].rpartition("/")[2]], ""
+            found.append((defs[each["$ref"].rpartition("/")[2]], ""))
         for holds, follows in (("additionalProperties", ".<name>"), ("items", "[]")):
             inner = each.get(holds)
             if isinstance(inner, dict) and "$ref" in inner:
-                return defs[inner["$ref"].rpartition("/")[2]], follows
-    return None
+                found.append((defs[inner["$ref"].rpartition("/")[2]], follows))
+    return found
 
 
 def _value(field: dict[str, Any]) -> str:
@@ -178,7 +184,7 @@ def _bounds(field: dict[str, Any]) -> str:
     return f", {low} to {high}" if high is not None else f", from {low}"
 
 
-def _default(key: str, field: dict[str, Any], schema: dict[str, Any], section: bool) -> str:
+def _default(key: str, field: dict[str, Any], schema: dict[str, Any], *, section: bool) -> str:
     if key in schema.get("required", ()):
         return "required"
     default = field.get("default")
@@ -190,7 +196,7 @@ def _default(key: str, field: dict[str, Any], schema: dict[str, Any], section: b
 
 
 def _anchor(heading: str) -> str:
-    return re.sub(r"[^a-z0-9_-]", "", heading.lower())
+    return re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-")
 
 
 def _cell(text: str) -> str:
@@ -271,12 +277,14 @@ def metric_reference() -> str:
     sink.record(SEEN)
     sink.budget_alert("t", "hour", 50)
     sink.spend_rate_alert("t")
+    sink.shadow_check("right")
     rows = []
     for family in sink.registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label: None for sample in family.samples for label in sample.labels if label != "le"}
         rows.append(_metric_row(name, family.type, labels, family.documentation))
-    rows += [_metric_row(name, "gauge", GAUGE_LABELS.get(name, ()), text) for name, text in GAUGES.items()]
+    for kind, readings in (("gauge", GAUGES), ("counter", TOTALS)):
+        rows += [_metric_row(name, kind, GAUGE_LABELS.get(name, ()), text) for name, text in readings.items()]
     return "\n".join([METRICS_INTRO, *sorted(rows), ""])
 
 

@@ -22,37 +22,49 @@ from headgate.budget.allowance import tenant_of
 from headgate.budget.allowances import Allowances, Desk, folded
 from headgate.budget.budget import Alert, Changes, Statements, UsageQuery
 from headgate.budget.journal import open_journal
+from headgate.budget.prices import PriceTable
 from headgate.budget.pricing import Pricing
 from headgate.budget.reservation import Budget
 from headgate.budget.sqlite import SqliteLedger
 from headgate.budget.tail import Tail
 from headgate.budget.windows import kind_of
-from headgate.cache.cache import Cache
+from headgate.cache.cache import Embedder
+from headgate.cache.embedders import MiniLM
+from headgate.cache.learning import Learning
+from headgate.cache.memory import MemoryStore
 from headgate.cache.sqlite import SqliteStore
-from headgate.cache.verdict import FixedVerdict, threshold_for
+from headgate.cache.tiers import Cache, Explanation
 from headgate.coalesce import Flights
 from headgate.config import Config
 from headgate.dispatch import Dispatch
 from headgate.fittings import (
-    cache_policy,
+    cache,
     embedder,
+    fallbacks,
     log_sinks,
     patience,
     price_table,
     priced,
     priced_by,
     provider,
+    reader,
     remote_embedder,
     route,
+    static_table,
+    verdict,
 )
 from headgate.fittings_billing import running_pumps
+from headgate.fittings_checking import checking, learnt
 from headgate.housekeeping import Housekeeping
 from headgate.limits.limits import Limits
 from headgate.limits.memory import MemoryCounters
+from headgate.model.errors import Conflict
+from headgate.model.tenancy import CacheTerms, Wishes
 from headgate.pipeline import Gateway
 from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Routing
+from headgate.storage.sqlite import Claim
 from headgate.telemetry.metrics import PrometheusSink
 from headgate.telemetry.telemetry import Telemetry
 from headgate.tenants.sqlite import SqliteDirectory
@@ -147,6 +159,36 @@ async def read_ledger(path: Path) -> tuple[int, int]:
 
 
 @asynccontextmanager
+async def open_stock(config: Config, data: Path) -> AsyncIterator[SqliteStore]:
+    """The answers of a data directory that nobody serves from. Raises Conflict while a server keeps it."""
+    claim = Claim(config.storage.path(data))
+    try:
+        store = await _stock(config, data)
+        try:
+            yield store
+        finally:
+            await store.close()
+    finally:
+        claim.release()
+
+
+async def explained(config: Config, one: str, other: str, *, route: str | None = None) -> Explanation:
+    """What a new gateway of this configuration thinks of the question `one` where `other` is in stock. Raises Conflict when it compares
+    nothing by meaning, or does so by a provider's model, which only a running server may call."""
+    if config.cache.semantic.remote is not None:
+        raise Conflict("The configured embedder is a provider's; ask a running server at POST /admin/cache/explain.")
+    reads = await reader(config)
+    learning = Learning(error_rate=config.cache.semantic.max_error_rate)
+    asked = cache(config, MemoryStore(), await embedder(config, reads), verdict(reads, learning))
+    try:
+        return await asked.explain(one, other, asked.treatment(route or "", CacheTerms(), Wishes()))
+    finally:
+        await asked.close()
+        if reads is not None:
+            await reads.close()
+
+
+@asynccontextmanager
 async def open_gateway(config: Config | None = None, data: Path | None = None) -> AsyncIterator[Gateway]:
     """Open the engine in this process, for `reply = await gateway.chat(caller, request)`.
 
@@ -172,47 +214,46 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         metrics = PrometheusSink(routes=routes, deployments=deployments)
         telemetry = Telemetry([metrics, *log_sinks(config, data)])
         providers = {name: provider(name, one) for name, one in config.providers.items()}
-        embedder_loading = asyncio.create_task(embedder(config))
+        loading = asyncio.create_task(reader(config))
         ledger = await asyncio.to_thread(SqliteLedger, config.storage.path(data), on_alert=_alarm(metrics))
         tenants = _tenants(config, data)
         stack.push_async_callback(tenants.close)
         allowances = Allowances(config.tenant_defaults.caps())
         budget = Budget(ledger, allowances, census=tenants)
         admin_key = await tenants.ensure_admin()
-        store = await SqliteStore.open(_beside(config, data, "cache"), per_tenant=config.cache.entries_per_tenant)
+        store, lessons = await _stock(config, data), await learnt(config, _beside(config, data, "labels"))
         breakers = Breakers(on_change=_say_breaker)
         dispatch = Dispatch(providers, breakers, RetryBudget(), patience(config))
+        routing = Routing(deployments, routes, breakers=breakers, fallbacks=fallbacks(config))
+        reads = await loading
+        stack.push_async_callback(_let_go, reads)
+        compares = await embedder(config, reads) or remote_embedder(config, dispatch, budget, prices)
+        tiers = await _tiers(config, store, reads, compares, lessons.learning)
         gateway = Gateway(
             limits=Limits(MemoryCounters()),
-            cache=Cache(
-                store,
-                await embedder_loading or remote_embedder(config, dispatch, budget, prices),
-                FixedVerdict(threshold_for(config.cache.semantic.max_error_rate)),
-                cache_policy(config),
-            ),
+            cache=tiers,
             flights=Flights(max_followers=config.coalesce.max_followers, drain=config.coalesce.drain),
-            routing=Routing(
-                deployments,
-                routes,
-                breakers=breakers,
-                fallbacks={name: model.fallbacks for name, model in config.models.items() if model.fallbacks},
-            ),
+            routing=routing,
             budget=budget,
             dispatch=dispatch,
             telemetry=telemetry,
+            checking=checking(
+                config,
+                lessons,
+                reader=reads,
+                cache=tiers,
+                routing=routing,
+                budget=budget,
+                dispatch=dispatch,
+                tell=metrics.shadow_check,
+            ),
             coalesce=config.coalesce.mode != "off",
             patience=config.coalesce.patience,
             refuse_unpriced=config.budget.unpriced == "refuse",
         )
         await stack.enter_async_context(gateway)
         await budget.refresh()
-        pricing = Pricing(
-            prices,
-            ledger,
-            models=priced_by(config),
-            providers=config.providers,
-            on_change=lambda: gateway.routing.reprice(priced(config, prices)),
-        )
+        pricing = _pricing(config, prices, ledger, routing)
         await pricing.refresh()
         budget.outputs.recall(await ledger.answers(ANSWERS))
         tail, outbox = Tail(config.storage.path(data)), SqliteOutbox(_beside(config, data, "billing"))
@@ -221,15 +262,50 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         engine = Engine(gateway, tenants, metrics, admin_key, Desk(allowances, ledger, ledger), pricing, outbox)
         pumps = running_pumps(config, data, tail=tail, outbox=outbox, tenants=tenants, metrics=metrics)
         await stack.enter_async_context(pumps)
-        housekeeping = Housekeeping(engine.gateway, tenants, metrics, ledger, tail, pricing=pricing)
-        stack.push_async_callback(_stopped, asyncio.create_task(housekeeping.run()))
+        rounds = Housekeeping(gateway, tenants, metrics, ledger, tail, pricing=pricing).run()
+        stack.push_async_callback(_stopped, asyncio.create_task(rounds))
         yield engine
+
+
+async def _tiers(
+    config: Config, store: SqliteStore, reads: MiniLM | None, compares: Embedder | None, learning: Learning
+) -> Cache:
+    """The cache, with its files read off the event loop."""
+    judges = await asyncio.to_thread(verdict, reads, learning)
+    return cache(config, store, compares, judges, reads=reads, static=await static_table(config))
+
+
+def _pricing(config: Config, prices: PriceTable, ledger: SqliteLedger, routing: Routing) -> Pricing:
+    """What models cost; a change of it changes what routing reckons with."""
+    return Pricing(
+        prices,
+        ledger,
+        models=priced_by(config),
+        providers=config.providers,
+        on_change=lambda: routing.reprice(priced(config, prices)),
+    )
+
+
+async def _let_go(reads: MiniLM | None) -> None:
+    if reads is not None:
+        await reads.close()
 
 
 async def _stopped(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _stock(config: Config, data: Path) -> SqliteStore:
+    asked = config.cache
+    return await SqliteStore.open(
+        _beside(config, data, "cache"),
+        entries_per_tenant=asked.entries_per_tenant,
+        bytes_per_tenant=asked.bytes_per_tenant,
+        bytes_total=asked.bytes,
+        stale_for=asked.exact.stale,
+    )
 
 
 def _beside(config: Config, data: Path, what: str) -> Path:

@@ -36,7 +36,13 @@ class Trail(msgspec.Struct, kw_only=True):
     cache: CacheOutcome = "bypass"
     cache_reason: str | None = None
     confidence: float | None = None
+    judged: float | None = None
+    """How probable it seemed that the nearest stored answer is right, where there was one and it was not served."""
     entry: str | None = None
+    partition: bytes | None = None
+    """Of an answer from stock: what its question may be compared within."""
+    prior: float | None = None
+    """Of one that was found by meaning: how probable it was that it is right before anything was learnt."""
     lookup: float | None = None
     route_reason: str | None = None
     route_confidence: float | None = None

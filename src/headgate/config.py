@@ -15,22 +15,21 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from headgate.config_billing import AlertsConfig, SinkConfig
+from headgate.config_cache import CacheConfig, ChecksConfig
 from headgate.config_sections import (
     BudgetConfig,
-    CacheConfig,
     CoalesceConfig,
     DispatchConfig,
     ModelConfig,
     PriceConfig,
     ProviderConfig,
     RouteConfig,
-    Section,
     ServerConfig,
     StorageConfig,
     TelemetryConfig,
     TenantDefaults,
-    problem,
 )
+from headgate.config_units import Section, problem
 
 __all__ = [
     "AlertsConfig", "BudgetConfig", "CacheConfig", "CoalesceConfig", "Config", "DispatchConfig", "ModelConfig", "PriceConfig",
@@ -71,6 +70,10 @@ class Config(Section):
         for name in self.providers:
             if "/" in name:
                 raise problem(("providers", name), "a provider's name must not hold a slash")
+        for name, route in self.routes.items():
+            if self.cache.semantic.mode == "off" and route.cache.mode in ("on", "shadow"):
+                text = "cache.semantic.mode is off for all; turn it on there, and off where it is not wanted"
+                raise problem(("routes", name, "cache", "mode"), text)
         for name in self.billing:
             if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name) or name == "alerts":
                 raise problem(("billing", name), "a sink's name is letters, digits, - and _, and not `alerts`")
@@ -85,9 +88,12 @@ class Config(Section):
         for route, leads in self.routes.items():
             for path, name in leads.names():
                 yield ("routes", route, *path), name, self.models, "model"
-        embedder = self.cache.semantic.embedder
-        if embedder != "minilm":
+        embedder = self.cache.semantic.remote
+        if embedder is not None:
             yield ("cache", "semantic", "embedder", "provider"), embedder.provider, self.providers, "provider"
+        judge = self.cache.semantic.checks.judge
+        if judge not in ("exact", "embedding"):
+            yield ("cache", "semantic", "checks", "judge"), judge, self.models, "model"
         for priced in self.prices:
             yield ("prices", priced), priced.partition("/")[0], self.providers, "provider"
 
@@ -102,10 +108,16 @@ class Config(Section):
         return cls.model_validate(providers_of(env))
 
     def answered_at(self, url: str) -> Config:
-        """The same with a simulated provider at `url`, two models of it at made-up prices, and the route `auto`."""
+        """The same with a simulated provider at `url`, two models of it at made-up prices, and the route `auto`.
+
+        What it answers to two wordings of a question has nothing in common, so nothing is learnt from comparing answers.
+        """
+        untaught = ChecksConfig(share=0.0, judge="exact")
+        semantic = self.cache.semantic.model_copy(update={"checks": untaught})
         return Config.model_validate(
             {
                 **{name: getattr(self, name) for name in self.model_fields_set},
+                "cache": self.cache.model_copy(update={"semantic": semantic}),
                 "providers": {"simulated": {"kind": "openai", "base_url": f"{url}/v1", "allow_private": True}},
                 "models": SIMULATED,
                 "routes": {"auto": {"tiers": {"low": ["sim-small"], "medium": ["sim-small"], "high": ["sim-large"]}}},

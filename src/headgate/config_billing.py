@@ -10,8 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from headgate.config_sections import Section, problem
-from headgate.config_units import Duration
+from headgate.config_units import Duration, Section, problem
 from headgate.providers.egress import origin_of
 
 Kind = Literal["stripe", "openmeter", "lago", "csv", "jsonl", "webhook"]

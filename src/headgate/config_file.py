@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -54,8 +54,8 @@ class ConfigError(Exception):
     """A configuration cannot be used. The message is one line that says where and why."""
 
 
-def load_config(path: Path, env: Mapping[str, str] = os.environ) -> Config:
-    """The configuration in a file. Raises ConfigError."""
+def load_config(path: Path, env: Mapping[str, str] = os.environ, settings: Mapping[str, str] | None = None) -> Config:
+    """The configuration in a file; `settings` win over it, as in `parse_config`. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -64,11 +64,18 @@ def load_config(path: Path, env: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    return parse_config(text, name=str(path), env=env)
+    return parse_config(text, name=str(path), env=env, settings=settings)
 
 
-def parse_config(text: str, *, name: str = FILE_NAME, env: Mapping[str, str] = os.environ) -> Config:
-    """The configuration in a text; `name` begins every error.
+def parse_config(
+    text: str,
+    *,
+    name: str = FILE_NAME,
+    env: Mapping[str, str] = os.environ,
+    settings: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration in a text; `name` begins every error. `settings` win over the text: values by dotted path, as they
+    would be written.
 
     A text without providers, models and routes gets those that the API keys in the environment stand for.
     Raises ConfigError.
@@ -82,27 +89,43 @@ def parse_config(text: str, *, name: str = FILE_NAME, env: Mapping[str, str] = o
         content = {key: value for key, value in content.items() if value is not None or key not in Config.model_fields}
         if not content.keys() & {"providers", "models", "routes"}:
             content = {**providers_of(env), **content}
+        for setting, value in (settings or {}).items():
+            content = _amended(content, setting.split("."), value)
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(_first(name, document, error.errors(include_url=False))) from None
+        raise ConfigError(_first(name, document, error.errors(include_url=False), settings or ())) from None
 
 
-def find_config(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
-    """The file at `path`, else `headgate.yaml` in the working directory if there is one, else the default.
+def find_config(
+    path: Path | None, env: Mapping[str, str] = os.environ, settings: Mapping[str, str] | None = None
+) -> Config:
+    """The file at `path`, else `headgate.yaml` in the working directory if there is one, else the default; `settings` win over
+    it, as in `parse_config`.
 
     Raises ConfigError.
     """
     if path is None and not Path(FILE_NAME).exists():
-        return Config.default(env)
-    return load_config(path or Path(FILE_NAME), env)
+        return parse_config("{}", env=env, settings=settings)
+    return load_config(path or Path(FILE_NAME), env, settings)
 
 
-def _first(name: str, document: Document, errors: Iterable[ErrorDetails]) -> str:
-    """The error that stands first in the file, as a line; what is absent comes last, as it may only be misspelt."""
+def _amended(content: Any, path: list[str], value: str) -> dict[str, Any]:
+    """The same mapping with another value at a path; what stands in its way is replaced."""
+    kept = content if isinstance(content, dict) else {}
+    first, *rest = path
+    return {**kept, first: _amended(kept.get(first), rest, value) if rest else value}
+
+
+def _first(name: str, document: Document, errors: Iterable[ErrorDetails], settings: Collection[str]) -> str:
+    """The error that stands first in the file, as a line; what is absent comes last, as it may only be misspelt. One in
+    `settings` comes before all, with the path alone."""
     found = []
     for error in errors:
         path, text = _explained(error)
+        where = ".".join(map(str, path))
+        if any(where == one or where.startswith(f"{one}.") or one.startswith(f"{where}.") for one in settings):
+            return f"{where}: {text}"
         absent = error["type"] == "missing"
         at = document.line(path, key=absent or error["type"] == "extra_forbidden")
         found.append((absent, at, path, text))

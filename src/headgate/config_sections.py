@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainSerializer, SecretStr, Tag, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, PlainSerializer, SecretStr, model_validator
 
 from headgate.budget.pricing import checked_price
-from headgate.config_units import Cap, Duration, OffWord, ShadowSwitch, Size, Switch, Usd
+from headgate.config_cache import RouteCacheConfig
+from headgate.config_units import Cap, Duration, OffWord, Section, Size, Usd, problem
 from headgate.model.errors import InvalidRequest
 from headgate.model.money import KINDS, Price
 from headgate.model.money import Tier as PriceTier
@@ -28,17 +28,6 @@ Capabilities = Annotated[frozenset[Capability], PlainSerializer(sorted, when_use
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1"}
-
-
-def problem(path: tuple[str | int, ...], text: str, **more: Any) -> PydanticCustomError:
-    """An error of a check that looks at more than one value; `path` leads from the section to the culprit."""
-    return PydanticCustomError("headgate", "{text}", {"text": text, "path": path, **more})
-
-
-class Section(BaseModel):
-    """One mapping of the file: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class LimitsConfig(Section):
@@ -218,6 +207,9 @@ class RouteConfig(Section):
         default={}, description="Models that go first for chat, reasoning, code or vision."
     )
     default_tier: Tier = Field(default="medium", description="The tier of a question that the router cannot judge.")
+    cache: RouteCacheConfig = Field(
+        default=RouteCacheConfig(), description="How the cache treats its calls, where that differs from `cache`."
+    )
 
     @model_validator(mode="after")
     def _either(self) -> Self:
@@ -235,50 +227,6 @@ class RouteConfig(Section):
             for kind, names in lists.items():
                 for index, name in enumerate(names):
                     yield (key, kind, index), name
-
-
-class ExactConfig(Section):
-    """Answers to the same request."""
-
-    ttl: Duration = Field(default=86_400.0, description="How long an answer is kept.", gt=0)
-    mode: Switch = Field(default="on", description="`on` or `off`.")
-
-
-class EmbedderConfig(Section):
-    """An embedding model of a provider, reached through OpenAI's `/embeddings`."""
-
-    provider: str = Field(description="A name under `providers`.")
-    model: str = Field(description="The provider's name for the model.", min_length=1)
-    dimensions: int = Field(description="Numbers in each of its vectors.", gt=0, le=8192)
-
-
-EitherEmbedder = Annotated[
-    Annotated[Literal["minilm"], Tag("[name]")] | Annotated[EmbedderConfig, Tag("[section]")],
-    Discriminator(lambda value: "[name]" if isinstance(value, str) or value is None else "[section]"),
-]
-
-
-class SemanticConfig(Section):
-    """Answers to a question that means the same."""
-
-    max_error_rate: float = Field(
-        default=0.01, description="Share of served answers that may be wrong, 0 to 0.5.", ge=0, le=0.5
-    )
-    ttl: Duration = Field(default=3_600.0, description="How long an answer is found by meaning.", gt=0)
-    embedder: EitherEmbedder = Field(
-        default="minilm", description="What turns questions into vectors: `minilm`, built in, or a provider's model."
-    )
-    mode: ShadowSwitch = Field(default="on", description="`on`, `shadow` (watch and record, serve nothing) or `off`.")
-
-
-class CacheConfig(Section):
-    """What has been answered already. Every entry belongs to one tenant."""
-
-    exact: ExactConfig = Field(default=ExactConfig(), description="The exact tier.")
-    semantic: SemanticConfig = Field(default=SemanticConfig(), description="The semantic tier.")
-    entries_per_tenant: int = Field(
-        default=50_000, description="Most entries of one tenant; the least recently served goes.", gt=0
-    )
 
 
 class CoalesceConfig(Section):

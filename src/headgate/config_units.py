@@ -1,4 +1,4 @@
-"""Units that people write in a configuration: durations, sizes, dollars, switches.
+"""What the sections of a configuration are made of: durations, sizes, dollars, switches, and the section itself.
 
 Every unit is read from what YAML gives (text, a whole number, a Decimal) and is written back as text that reads the same.
 """
@@ -9,7 +9,8 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from headgate.model.money import from_usd, to_usd
 
@@ -28,6 +29,17 @@ _NUMBER = r"([0-9]{1,19}(?:\.[0-9]{1,9})?)"
 _DURATION = re.compile(_NUMBER + r" ?(ms|s|m|h|d)?", re.ASCII)
 _SIZE = re.compile(_NUMBER + r" ?([kmg]?i?b)?", re.ASCII | re.IGNORECASE)
 LONGEST = 10 * 366 * 86_400
+
+
+def problem(path: tuple[str | int, ...], text: str, **more: Any) -> PydanticCustomError:
+    """An error of a check that looks at more than one value; `path` leads from the section to the culprit."""
+    return PydanticCustomError("headgate", "{text}", {"text": text, "path": path, **more})
+
+
+class Section(BaseModel):
+    """One mapping of the file: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 def seconds_of(value: object) -> float:

@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from headgate.budget.estimate import measure_input
 from headgate.budget.prices import PriceTable
 from headgate.budget.reservation import Budget
-from headgate.cache.cache import CachePolicy, Embedder
-from headgate.cache.embedders import EmbedderUnavailable, MiniLM, RemoteEmbedder
+from headgate.cache.cache import CacheStore, Embedder
+from headgate.cache.embedders import MiniLM, RemoteEmbedder
+from headgate.cache.learning import Learning
+from headgate.cache.local import load as load_local
+from headgate.cache.reading import EmbedderUnavailable, Reader
+from headgate.cache.tiers import PATIENCE, Cache
+from headgate.cache.treatment import CachePolicy, RoutePolicy
+from headgate.cache.verdict import CalibratedVerdict, Verdict
 from headgate.coalesce import Trail
 from headgate.config import Config, ModelConfig, ProviderConfig, RouteConfig
+from headgate.config_cache import LocalEmbedderConfig
 from headgate.dispatch import Dispatch, Patience
 from headgate.model.deployment import Deployment
 from headgate.model.ids import Ids
@@ -29,6 +38,9 @@ from headgate.routing.plan import embedding_plan
 from headgate.routing.routing import Route
 from headgate.telemetry.log import LogSink
 from headgate.telemetry.telemetry import Sink
+
+if TYPE_CHECKING:
+    from headgate.cache.static import FirstStage, StaticEmbedder
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +93,11 @@ def route(name: str, route: RouteConfig) -> Route:
     return Route(name, {"low": models, "medium": models, "high": models}, dict(route.tasks))
 
 
+def fallbacks(config: Config) -> dict[str, tuple[str, ...]]:
+    """The models that stand in for others, by these."""
+    return {name: model.fallbacks for name, model in config.models.items() if model.fallbacks}
+
+
 def provider(name: str, one: ProviderConfig) -> Provider:
     """The adapter of a provider's kind."""
     endpoint = Endpoint(
@@ -100,21 +117,92 @@ def patience(config: Config) -> Patience:
     return Patience(total=asked.total, retries=asked.retries, backoff=asked.backoff, longest_wait=asked.longest_wait)
 
 
+def cache(
+    config: Config,
+    store: CacheStore,
+    compares: Embedder | None,
+    judges: Verdict | None,
+    *,
+    reads: Reader | None = None,
+    static: StaticEmbedder | None = None,
+    now: Callable[[], float] = time.time,
+    patience: float = PATIENCE,
+) -> Cache:
+    """Both tiers over a store; `compares` turns questions into vectors and `judges` says what may be served: without one of them
+    nothing is served by meaning. `reads` tells what conversations are about, `static` is for the first stage. `now` is the store's clock,
+    `patience` how long a vector is waited for, in seconds."""
+    return Cache(
+        store,
+        compares,
+        judges,
+        cache_policy(config),
+        routes=route_policies(config),
+        reader=reads,
+        stage=None if static is None else first_stage(static),
+        now=now,
+        patience=patience,
+    )
+
+
+def first_stage(static: StaticEmbedder) -> FirstStage:
+    """What spares the model where nothing is near."""
+    from headgate.cache.static import FirstStage  # late: numpy, which `static` has loaded by now
+
+    return FirstStage(static)
+
+
+async def static_table(config: Config) -> StaticEmbedder | None:
+    """The word vectors of the first stage, where one is wanted. If they cannot be loaded, the model is always asked."""
+    if config.cache.semantic.mode == "off" or config.cache.semantic.first_stage == "off":
+        return None
+
+    def load() -> StaticEmbedder:
+        from headgate.cache.static import (
+            StaticEmbedder,
+        )  # late: numpy, which costs the start's first thread nothing here
+
+        return StaticEmbedder.load()
+
+    try:
+        return await asyncio.to_thread(load)
+    except EmbedderUnavailable as error:
+        log.warning("the semantic cache has no first stage: %s", error)
+        return None
+
+
 def cache_policy(config: Config) -> CachePolicy:
-    """Which tiers of the cache answer, and for how long."""
+    """What is said of the cache for every call."""
     asked = config.cache
     return CachePolicy(
         exact=asked.exact.mode == "on",
         exact_ttl=asked.exact.ttl,
-        semantic_ttl=asked.semantic.ttl,
         semantic=asked.semantic.mode,
+        semantic_ttl=asked.semantic.ttl,
+        conversation=asked.semantic.conversation,
+        error_rate=asked.semantic.max_error_rate,
+        stale=asked.exact.stale,
+        refusals=asked.refusals,
     )
 
 
-async def embedder(config: Config) -> Embedder | None:
-    """The built-in model that turns questions into vectors. If it cannot be loaded, that costs the semantic tier, never the start."""
-    asked = config.cache.semantic
-    if asked.mode == "off" or asked.embedder != "minilm":
+def route_policies(config: Config) -> dict[str, RoutePolicy]:
+    """What each route says of the cache, by its name."""
+    return {
+        name: RoutePolicy(
+            exact_ttl=one.cache.exact_ttl,
+            semantic=one.cache.mode,
+            semantic_ttl=one.cache.ttl,
+            conversation=one.cache.conversation,
+            error_rate=one.cache.max_error_rate,
+            strategy=one.cache.strategy,
+        )
+        for name, one in config.routes.items()
+    }
+
+
+async def reader(config: Config) -> MiniLM | None:
+    """The built-in model, which reads what the verdict judges. If it cannot be loaded, that costs the semantic tier, never the start."""
+    if config.cache.semantic.mode == "off":
         return None
     try:
         return await asyncio.to_thread(MiniLM.load)
@@ -123,12 +211,41 @@ async def embedder(config: Config) -> Embedder | None:
         return None
 
 
+def verdict(reads: Reader | None, learning: Learning) -> Verdict | None:
+    """What judges by a reader, the shipped prior and what was learnt; None where there is no reader, or no prior that fits it. Reads
+    files."""
+    if reads is None:
+        return None
+    from headgate.cache.prior import Prior, PriorUnavailable  # late: numpy, which the reader has loaded by now
+
+    try:
+        return CalibratedVerdict(reads, Prior.load(), learning)
+    except PriorUnavailable as error:
+        log.warning("the semantic cache is off: %s", error)
+        return None
+
+
+async def embedder(config: Config, reads: MiniLM | None) -> Embedder | None:
+    """The model in this process that turns questions into vectors: the built-in one, which `reads`, or a library's; None where it is a
+    provider's, or cannot be loaded."""
+    asked = config.cache.semantic
+    if asked.mode == "off" or asked.remote is not None:
+        return None
+    if not isinstance(asked.embedder, LocalEmbedderConfig):
+        return reads
+    one = asked.embedder
+    try:
+        return await asyncio.to_thread(load_local, one.kind, one.model, revision=one.revision, path=one.path)
+    except EmbedderUnavailable as error:
+        log.warning("the semantic cache is off: %s", error)
+        return None
+
+
 def remote_embedder(config: Config, dispatch: Dispatch, budget: Budget, prices: PriceTable) -> Embedder | None:
     """A provider's model that does so. Its calls are in the journal under the operator's own name: no tenant asked for them."""
-    asked, new_id = config.cache.semantic, Ids()
-    if asked.mode == "off" or asked.embedder == "minilm":
+    remote, new_id = config.cache.semantic.remote, Ids()
+    if config.cache.semantic.mode == "off" or remote is None:
         return None
-    remote = asked.embedder
 
     async def post(body: bytes) -> bytes:
         asked = msgspec.json.decode(body)

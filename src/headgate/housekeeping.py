@@ -61,6 +61,11 @@ class Housekeeping:
         self._used: dict[tuple[str, ...], float] = {}
         metrics.gauge("headgate_cache_entries", gateway.cache.size)
         metrics.gauge("headgate_cache_bytes", gateway.cache.weight)
+        metrics.gauge("headgate_cache_drift", self._drifts, ("state",))
+        metrics.gauge("headgate_cache_hit_accuracy", self._accuracy, ())
+        metrics.total("headgate_cache_failures_total", gateway.cache.failures, ("part",))
+        metrics.total("headgate_cache_evictions_total", gateway.cache.entries.evictions)
+        metrics.total("headgate_cache_invalidated_total", lambda: gateway.cache.invalidated)
         metrics.gauge("headgate_reservations_open", ledger.open_reservations)
         metrics.gauge("headgate_ledger_lag_seconds", lambda: ledger.lag)
         metrics.gauge("headgate_flight_followers", lambda: gateway.flights.followers)
@@ -71,6 +76,14 @@ class Housekeeping:
     def _breakers(self) -> dict[tuple[str, ...], float]:
         health = self._gateway.routing.health()
         return {(name,): BREAKER_STATES[one["state"]] for name, one in health.items()}
+
+    def _drifts(self) -> dict[tuple[str, ...], float]:
+        return {(state,): float(number) for state, number in self._gateway.checking.learning.drifts().items()}
+
+    def _accuracy(self) -> dict[tuple[str, ...], float]:
+        """Without a single check there is nothing to show."""
+        right, checked = self._gateway.checking.learning.accuracy()
+        return {(): right / checked} if checked else {}
 
     async def run(self) -> None:
         """Round after round, until cancelled. A round that fails is told and does not end the next."""

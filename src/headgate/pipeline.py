@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Self
 
@@ -18,19 +18,22 @@ import msgspec
 from headgate.budget.estimate import measure, measure_input
 from headgate.budget.reservation import Budget, Reservation
 from headgate.budget.terms import Terms
-from headgate.cache.cache import Cache, Hit, Miss
-from headgate.cache.fingerprint import bypass_reason, fingerprint
+from headgate.cache.cache import Hit, Miss
+from headgate.cache.fingerprint import bypass_reason, fingerprint, to_the_letter
+from headgate.cache.tiers import Cache
+from headgate.checking import Call, Checking, Heard
 from headgate.coalesce import Flight, Flights, Trail
 from headgate.dispatch import Dispatch
 from headgate.limits.limits import Limits, Permit, RateState
 from headgate.model.chat import ChatRequest, Completion, Json
-from headgate.model.errors import GatewayError, NotCached
+from headgate.model.errors import GatewayError, NotCached, NotFound, Rejected
 from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
 from headgate.repeats import Repeats
 from headgate.reply import Reply, Ticket, finished, refusal, too_late
 from headgate.routing.routing import Decision, Routing
+from headgate.stock import STALE, Errand, Refreshes, anew, asked, at_hand, found, lasting, missed
 from headgate.telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -60,6 +63,7 @@ class Gateway:
         budget: Budget,
         dispatch: Dispatch,
         telemetry: Telemetry,
+        checking: Checking,
         repeats: Repeats | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
@@ -71,6 +75,7 @@ class Gateway:
     ) -> None:
         """`now` is the wall clock of records, `clock` the monotonic one of durations.
 
+        checking  what watches whether answers from stock are right
         coalesce  whether identical requests in flight share a call
         refuse_unpriced  whether a tenant whose money is limited may not use a model without a price
         patience  seconds after which a follower of a stream that says nothing starts over
@@ -84,6 +89,7 @@ class Gateway:
         self.dispatch = dispatch
         self.telemetry = telemetry
         self.repeats = repeats or Repeats()
+        self.checking = checking
         self._now = now
         self._clock = clock
         self._new_id = new_id or Ids()
@@ -91,6 +97,7 @@ class Gateway:
         self._refuse_unpriced = refuse_unpriced
         self._patience = patience
         self._grace = grace
+        self.refreshes = Refreshes()
 
     async def chat(self, caller: Principal, request: ChatRequest, wishes: Wishes | None = None) -> Reply:
         """Admit the caller and join, or start, the flight that answers it.
@@ -118,73 +125,78 @@ class Gateway:
         if wishes.idempotency_key is not None:
             first = self.repeats.find(caller.tenant, wishes.idempotency_key, exact.digest)
             if first is not None:
-                return self._reply(ticket, first, permit)
+                return self._reply(ticket, request, first, permit)
         bypass = "no-store" if wishes.cache == "no-store" else bypass_reason(request)
         key = None if bypass else exact
-        hit = self.cache.peek(key) if key is not None and wishes.cache != "no-cache" else None
-        if hit is not None:
-            completion = hit.entry.completion
-            flight = Flight.landed_already(ticket.id, completion, _found(Trail(), hit, completion))
-            return self._reply(ticket, flight, permit)
+        over = None if key is None else at_hand(self.cache, ticket.id, key, request, wishes)
+        if over is not None:
+            return self._reply(ticket, request, over, permit)
         flight, leads, again = self._flown(ticket, key, bypass, request)
         if wishes.idempotency_key is not None:
             self.repeats.keep(caller.tenant, wishes.idempotency_key, exact.digest, flight)
-        return self._reply(ticket, flight, permit, leads=leads, again=again)
+        return self._reply(ticket, request, flight, permit, leads=leads, again=again)
 
     def _flown(
         self, ticket: Ticket, key: Key | None, bypass: str | None, request: ChatRequest
     ) -> tuple[Flight, bool, Again | None]:
         """The flight to read, joined or started; whether this caller leads it; and how a follower starts over."""
-        shared, abandoned = self._shared(ticket, key), ticket.caller.policy.abandoned
+        caller = ticket.caller
+        alone = key is None or ticket.wishes.coalesce == "off" or not self._coalesce
 
-        def fly(flight: Flight) -> Coroutine[None, None, None]:
-            return self._fly(flight, ticket, key, bypass, request)
+        def join(id: str, *budgets: Hashable) -> tuple[Flight, bool]:
+            epoch = self.cache.epoch(caller.tenant)
+            errand = Errand(ticket=ticket, request=request, key=key, bypass=bypass, epoch=epoch)
+            shared = None if alone else (*errand.shared, *budgets)
+            return self.flights.join(shared, id, caller.policy.abandoned, lambda flight: self._fly(flight, errand))
 
         def again() -> tuple[Flight, bool]:
-            budgets = self.budget.terms(ticket.caller, ticket.wishes).personal
-            return self.flights.join((shared, budgets), self._new_id(), abandoned, fly)
+            return join(self._new_id(), self.budget.terms(caller, ticket.wishes).personal)
 
-        flight, leads = self.flights.join(shared, ticket.id, abandoned, fly)
+        flight, leads = join(ticket.id)
         return flight, leads, None if leads else again
 
-    async def _fly(
-        self, flight: Flight, ticket: Ticket, key: Key | None, bypass: str | None, request: ChatRequest
-    ) -> None:
+    async def _fly(self, flight: Flight, errand: Errand) -> None:
         """Answer one question, once, for all its readers."""
-        caller, wishes, trail = ticket.caller, ticket.wishes, flight.trail
+        ticket, request, key, trail = errand.ticket, errand.request, errand.key, flight.trail
+        caller, wishes = ticket.caller, ticket.wishes
         terms = self.budget.terms(caller, wishes)
         frugal = bool(terms.degrading) and await self.budget.degraded(terms)
         decision = self.routing.decide(request, caller.policy, frugal=frugal)
-        trail.cache_reason = bypass
+        trail.cache_reason = errand.bypass
+        treated = self.cache.treatment(ticket.route, caller.policy.cache, wishes, decision.confidence)
         question = None
+        looked: Hit | Miss = Miss()
         if key is not None:
             trail.cache = "miss"
-            question = await self.cache.question(request, wishes)
+            question = await self.cache.question(request, treated, key)
+            if question is None:
+                trail.cache_reason = self.cache.why_not(request, treated)
             if wishes.cache != "no-cache":
                 began = self._clock()
-                found = await self.cache.lookup(key, question, wishes)
+                looked = await self.cache.lookup(key, question, treated)
                 trail.lookup = self._clock() - began
-                if isinstance(found, Hit):
-                    completion = found.entry.completion
-                    _found(trail, found, completion)
-                    return flight.land(completion)
-                _missed(trail, found)
+                if isinstance(looked, Hit):
+                    completion = looked.entry.completion
+                    found(trail, looked, completion)
+                    flight.land(completion)
+                    call = Call(ticket, request, decision, key, question, treated)
+                    return self.checking.watch(call, looked, completion)
+                missed(trail, looked)
         if wishes.cache == "only-if-cached":
             raise NotCached("There is no cached answer to this request, and it asked for nothing else.")
-        completion = await self._bought(flight, ticket, terms, decision, request)
+        completion = await self._bought(flight, errand, terms, decision)
         trail.worth = trail.cost
         trail.entry = flight.id if key is not None and not trail.personal else None
         flight.land(completion)
         if key is not None and not trail.personal:
-            await self.cache.store(
-                key, question, completion, wishes, id=flight.id, worth=trail.worth, deployment=trail.deployment or ""
-            )
+            await self.cache.store(key, question, completion, treated, asked(errand, flight))
+            call = Call(ticket, request, decision, key, question, treated)
+            self.checking.watch(call, looked, completion, own=flight.id)
 
-    async def _bought(
-        self, flight: Flight, ticket: Ticket, terms: Terms, decision: Decision, request: ChatRequest
-    ) -> Completion:
-        """The answer of a provider: plan, reserve, dispatch."""
-        caller, trail, size = ticket.caller, flight.trail, measure(request)
+    async def _bought(self, flight: Flight, errand: Errand, terms: Terms, decision: Decision) -> Completion:
+        """The answer of a provider: plan, reserve, dispatch. A refusal that would come again is remembered."""
+        ticket, request, key, trail = errand.ticket, errand.request, errand.key, flight.trail
+        caller, size = ticket.caller, measure(request)
         expected = self.budget.outputs.expected(caller.tenant, ticket.route)
         plan = self.routing.plan(
             decision,
@@ -209,7 +221,12 @@ class Gateway:
         ) as reservation:
             within = plan.within(reservation.granted, expected)
             trail.personal = bool(terms.personal) and (decision.frugal or within is not plan)
-            completion = await self.dispatch.send(within, request, reservation, trail, flight.publish)
+            try:
+                completion = await self.dispatch.send(within, request, reservation, trail, flight.publish)
+            except Rejected as error:
+                if key is not None and within is plan and lasting(error, trail, plan):
+                    self.cache.refusals.keep(to_the_letter(key.namespace, request), error)
+                raise
             reservation.saved = trail.routed = plan.saved(completion.usage, trail.cost)
         self._learn(ticket, completion, within.limit_of(trail.deployment), request.choices)
         return completion
@@ -283,6 +300,7 @@ class Gateway:
     def _reply(
         self,
         ticket: Ticket,
+        request: ChatRequest,
         flight: Flight,
         permit: Permit,
         *,
@@ -297,7 +315,7 @@ class Gateway:
             flight,
             leads=leads,
             permit=permit,
-            closed=self._closed,
+            closed=lambda record, trail, billed: self._closed(ticket, request, record, trail, billed),
             clock=self._clock,
             again=again,
             fee=self._fee if ticket.caller.policy.hit_percent else None,
@@ -311,14 +329,6 @@ class Gateway:
             ticket.id, ticket.caller, ticket.wishes, route=ticket.route, most=most, tiered=tiered
         ).__aenter__()
 
-    def _shared(self, ticket: Ticket, key: Key | None) -> tuple[object, ...] | None:
-        """Who may share a flight: the same request of the same tenant (both are in the key), and the same wishes about where the
-        answer may come from."""
-        wishes = ticket.wishes
-        if key is None or wishes.coalesce == "off" or not self._coalesce:
-            return None
-        return key, wishes.cache, wishes.min_confidence
-
     def tokens(self, caller: Principal) -> RateState | None:
         """How the caller's tokens of this minute stand, with those of calls in flight; None where they are not limited."""
         limit = caller.policy.tpm
@@ -327,14 +337,35 @@ class Gateway:
         taken, left = self.budget.tokens(caller.tenant)
         return RateState(limit, max(0, limit - taken), left)
 
-    def _closed(self, record: CallRecord, billed: int) -> None:
-        """A caller has left: one record to telemetry, and to the journal what an answer from stock saved and is billed at."""
+    def _closed(self, ticket: Ticket, request: ChatRequest, record: CallRecord, trail: Trail, billed: int) -> None:
+        """A caller has left: one record to telemetry, and to the journal what an answer from stock saved and is billed at. One that
+        it was given stale is bought anew."""
         self.telemetry.record(record)
+        if record.source != "none":
+            self.checking.given(ticket, trail)
+        if record.cache_reason == STALE and ticket.wishes.cache != "only-if-cached":
+            key = fingerprint(Namespace(record.tenant, ticket.wishes.namespace), request)
+            self.refreshes.start(key, lambda: self._refresh(ticket, request))
         if record.source not in ("live", "none") and (billed or record.status == 200):
             try:
                 self.budget.note(record, billed=billed)
             except GatewayError as error:
                 log.warning("what call %s saved could not be written down: %s", record.id, error.message)
+
+    async def feedback(self, caller: Principal, id: str, *, correct: bool, reason: str | None = None) -> Heard:
+        """What somebody says of the answer to the call `id` of the caller's tenant: a wrong one is taken out of stock at once, and the
+        verdict learns from it. Raises NotFound when nothing is known of the call, and what the store raises."""
+        heard = await self.checking.feedback(caller.tenant, id, correct=correct)
+        if not heard.known:
+            raise NotFound(f"Nothing is known of an answer {id[:80]!r}: it is none of yours, or too long ago.")
+        if not correct:
+            log.info("answer %s was wrong, says tenant %s: %s", id, caller.tenant, " ".join((reason or "-").split()))
+        return heard
+
+    async def _refresh(self, ticket: Ticket, request: ChatRequest) -> None:
+        """Make the call that a stale answer has spared its caller: the same limits, the same budgets, a record of its own."""
+        async with await self.chat(ticket.caller, request, anew(ticket.wishes)) as reply:
+            await reply.completion()
 
     async def __aenter__(self) -> Self:
         return self
@@ -347,25 +378,10 @@ class Gateway:
     async def close(self) -> None:
         """Take no new calls, let those in flight finish for a while, settle, and let go of everything."""
         await self.flights.drain(self._grace)
+        await self.refreshes.close()
+        await self.checking.close()
         for provider in self.dispatch.providers.values():
             await provider.close()
         await self.cache.close()
         await self.budget.ledger.close()
         self.telemetry.close()
-
-
-def _found(trail: Trail, hit: Hit, completion: Completion) -> Trail:
-    """Note where a cached answer came from."""
-    trail.source, trail.cache, trail.confidence = hit.tier, "hit", hit.confidence
-    trail.entry, trail.worth = hit.entry.id, hit.entry.worth
-    trail.deployment, trail.model = hit.entry.deployment, completion.model
-    return trail
-
-
-def _missed(trail: Trail, miss: Miss) -> None:
-    """Note why nothing was served."""
-    if miss.shadow:
-        trail.cache = "shadow"
-    if miss.judgement is not None:
-        trail.cache_reason = miss.judgement.reason
-        trail.confidence = miss.judgement.confidence if miss.shadow else None

@@ -48,14 +48,14 @@ class Reply:
         *,
         leads: bool,
         permit: Permit,
-        closed: Callable[[CallRecord, int], None],
+        closed: Callable[[CallRecord, Trail, int], None],
         clock: Callable[[], float],
         again: Callable[[], tuple[Flight, bool]] | None = None,
         fee: Callable[[Ticket, int], Awaitable[Reservation]] | None = None,
         patience: float = 5.0,
     ) -> None:
-        """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record, and nano-USD that
-        the caller pays for an answer that others have paid for.
+        """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record, how the answer was found,
+        and nano-USD that the caller pays for an answer that others have paid for.
 
         `fee` holds at most so many nano-USD for such an answer; None when the caller pays nothing for it.
 
@@ -233,7 +233,7 @@ class Reply:
             self._end(duration, overhead)
 
     def _end(self, duration: float, overhead: float) -> None:
-        self._closed(self._record(duration, overhead), self.billed)
+        self._closed(self._record(duration, overhead), self.trail, self.billed)
         if self._fee is not None:
             self._fee.drop()
 
@@ -249,7 +249,7 @@ class Reply:
         """What is known of this call now; times in seconds, as they were when it was closed."""
         completion, trail = self._flight.completion, self.trail
         if not self._leads:
-            trail = msgspec.structs.replace(trail, attempts=[], lookup=None)
+            trail = msgspec.structs.replace(trail, attempts=[], lookup=None, judged=None)
         return finished(
             self.ticket,
             trail,
@@ -304,6 +304,7 @@ def finished(
         cache=trail.cache,
         cache_reason=trail.cache_reason,
         confidence=trail.confidence,
+        judged=trail.judged,
         model=trail.model,
         deployment=trail.deployment,
         route_reason=trail.route_reason,

@@ -19,7 +19,9 @@ DOCS = ROOT / "docs"
 ARCHITECTURE = text(ROOT / "ARCHITECTURE.md")
 INTERNAL = {
     "Census": "what budgets ask of tenants",
+    "Judge": "whom learning asks whether two answers say the same",
     "Progress": "how the demo's command shows its bars",
+    "Scribe": "whom the cache's shelf tells what is to be written down",
     "Tally": "a ledger's balances",
     "Wire": "the simulator's two formats",
 }
@@ -29,7 +31,9 @@ CONFORMANCE = {
     "Directory": "directory",
     "Counters": "counters",
     "Embedder": "embedder",
+    "Reader": "reader",
     "CacheStore": "cache_store",
+    "LabelLog": "label_log",
     "Verdict": "verdict_suite",
     "Ledger": "ledger",
     "Statements": "ledger",
@@ -130,6 +134,14 @@ def test_every_room_is_described() -> None:
             assert f"`{path.name}/`" in rooms, path.name
 
 
+@pytest.mark.parametrize("room", ["budget", "cache"])
+def test_every_file_of_a_large_room_is_described(room: str) -> None:
+    table = ARCHITECTURE.partition(f"## The {room} room")[2].partition("\n## ")[0]
+    for path in (SRC / room).iterdir():
+        if path.suffix == ".py" and not path.name.startswith("__"):
+            assert f"`{path.name}`" in table, path.name
+
+
 def test_the_layers_of_the_document_are_those_that_are_checked() -> None:
     project = tomllib.loads(text(ROOT / "pyproject.toml"))
     contract = project["tool"]["importlinter"]["contracts"][0]
@@ -170,7 +182,9 @@ def test_import_rules_are_checked_once_and_by_make() -> None:
 def test_what_is_imported_is_declared() -> None:
     """A package that the code names is a dependency of the project, not of a dependency."""
     project = tomllib.loads(text(ROOT / "pyproject.toml"))["project"]
-    declared = {re.split(r"[<>=\[]", line)[0].lower().replace("-", "_") for line in project["dependencies"]}
+    extras = [line for name, extra in project["optional-dependencies"].items() if name != "dev" for line in extra]
+    lines = [*project["dependencies"], *extras]
+    declared = {re.split(r"[<>=\[]", line)[0].lower().replace("-", "_") for line in lines}
     called = {"yaml": "pyyaml", "pydantic_core": "pydantic"}
     for path in modules():
         for name in re.findall(r"^\s*(?:from|import) (\w+)", text(path), re.MULTILINE):

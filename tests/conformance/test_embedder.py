@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import numpy as np
 import pytest
 
 from headgate.cache.cache import Embedder
-from headgate.cache.embedders import EmbedderUnavailable, MiniLM, RemoteEmbedder
+from headgate.cache.embedders import MiniLM, RemoteEmbedder
+from headgate.cache.local import LocalEmbedder
+from headgate.cache.reading import EmbedderUnavailable
+from headgate.cache.shipped import Manifest
+from headgate.cache.wordpiece import NORMALISER_VERSION, WordPiece
 
 TEXTS = ("How do I reset my password?", "Where is my parcel?", "", "¿Dónde está?", "a" * 300)
+
+ODD_TEXTS = (
+    *("", " \n", "\U0001f600\U0001f3fd\u200d", "?!… —", "\x00\x1b[31m\x7f", "\ud800"),
+    *("Привет, 世界 and مرحبا", "word " * 200_000, "x" * 1_000_000),
+)
+"""Nothing, blanks, emoji, punctuation, control characters, half a character, mixed scripts, and two texts of a megabyte."""
 
 
 class EmbedderConformance:
@@ -31,6 +41,15 @@ class EmbedderConformance:
         together = await asyncio.gather(*(embedder.embed(text) for text in TEXTS * 3))
         for one, other in zip(alone * 3, together, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
+
+    @pytest.mark.parametrize("text", ODD_TEXTS, ids=lambda text: ascii(text[:12]))
+    async def test_a_text_of_any_kind_has_a_unit_vector_or_none(self, embedder: Embedder, text: str) -> None:
+        assert embedder.fits(text) in (True, False)
+        try:
+            vector = await embedder.embed(text)
+        except EmbedderUnavailable:
+            return
+        assert float(vector @ vector) == pytest.approx(1.0, abs=1e-3)
 
     async def test_other_texts_have_other_vectors(self, embedder: Embedder) -> None:
         one, other = await embedder.embed(TEXTS[0]), await embedder.embed(TEXTS[1])
@@ -85,12 +104,28 @@ class TestMiniLM(EmbedderConformance):
         with pytest.raises(EmbedderUnavailable):
             await embedder.embed("x")
 
+    def test_another_model_size_or_normaliser_means_another_identity(self) -> None:
+        """A cache keeps vectors of different identities apart."""
+
+        def identity(version: str, digest: str) -> str:
+            pieces = WordPiece(["[CLS]", "[SEP]", "[UNK]"])
+            return MiniLM(
+                pieces, list, Manifest("tiny", version, 2, {"model": digest}), np.ones(3, np.float32)
+            ).identity
+
+        assert len({identity("1", "aa"), identity("1", "bb"), identity("2", "aa")}) == 3
+        assert NORMALISER_VERSION in identity("1", "aa")
+
+
+def numbers_of(text: str) -> list[float]:
+    """Sixteen numbers that depend on the text alone, and not of unit length."""
+    return [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:16]]
+
 
 async def endpoint(body: bytes) -> bytes:
-    """An embeddings endpoint: sixteen numbers that depend on the text alone, and not of unit length."""
+    """An embeddings endpoint."""
     await asyncio.sleep(0)
-    text = msgspec.json.decode(body)["input"]
-    numbers = [byte - 127.5 for byte in hashlib.sha256(text.encode()).digest()[:16]]
+    numbers = numbers_of(msgspec.json.decode(body)["input"])
     return msgspec.json.encode({"object": "list", "data": [{"index": 0, "embedding": numbers}]})
 
 
@@ -102,3 +137,21 @@ class TestRemoteEmbedder(EmbedderConformance):
     async def test_an_endpoint_of_another_size_is_unavailable(self) -> None:
         with pytest.raises(EmbedderUnavailable):
             await RemoteEmbedder(endpoint, model="m", dimensions=15).embed("x")
+
+
+def encode(texts: Sequence[str]) -> list[np.ndarray]:
+    """What a library makes of a batch."""
+    return [np.array(numbers_of(text), np.float32) for text in texts]
+
+
+class TestLocalEmbedder(EmbedderConformance):
+    @pytest.fixture
+    async def embedder(self) -> AsyncIterator[Embedder]:
+        local = LocalEmbedder(encode, lambda text: len(text) < 1_000, name="library:model")
+        yield local
+        await local.close()
+
+    async def test_after_closing_it_is_unavailable(self, embedder: Embedder) -> None:
+        await embedder.close()
+        with pytest.raises(EmbedderUnavailable):
+            await embedder.embed("x")

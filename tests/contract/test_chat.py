@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.house import Answer, House, Tenant
 
-FIELDS = {"content", "source", "latency_ms", "cost", "model"}
+FIELDS = {"content", "source", "latency_ms", "cost", "model", "confidence"}
 
 
 def ask(house: House, tenant: Tenant, body: Any, **headers: str) -> Answer:

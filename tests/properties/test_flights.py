@@ -98,7 +98,7 @@ def reply_to(flight: Flight, permit: Permit, records: list[CallRecord], *, leads
         id=flight.id, at=0.0, started=0.0, caller=CALLER, wishes=Wishes(), route="auto", stream=True
     )  # fmt: skip
     return Reply(
-        ticket, flight, leads=leads, permit=permit, closed=lambda record, _: records.append(record), clock=lambda: 0.0
+        ticket, flight, leads=leads, permit=permit, closed=lambda record, *_: records.append(record), clock=lambda: 0.0
     )
 
 

@@ -11,9 +11,15 @@ from headgate.budget.allowances import Allowances, Desk
 from headgate.budget.budget import Ledger, UsageQuery, UsageRow
 from headgate.budget.memory import MemoryLedger
 from headgate.budget.reservation import Budget
-from headgate.cache.cache import Cache, CachePolicy, CacheStore
+from headgate.cache.cache import CacheStore
+from headgate.cache.checks import Checks, Ration
+from headgate.cache.judge import ExactJudge, Judge
+from headgate.cache.labels_memory import MemoryLabels
+from headgate.cache.learning import Learning
 from headgate.cache.memory import MemoryStore
-from headgate.cache.verdict import FixedVerdict
+from headgate.cache.tiers import Cache
+from headgate.cache.treatment import CachePolicy, RoutePolicy
+from headgate.checking import Checking
 from headgate.coalesce import Flights
 from headgate.dispatch import Dispatch, Patience
 from headgate.limits.limits import Limits
@@ -30,6 +36,7 @@ from headgate.routing.breaker import Breakers
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Route, Routing, Tier
 from headgate.telemetry.telemetry import Telemetry
+from tests.nearness import Near
 
 USD = 1_000_000_000
 PRICE = Price(input=1 * USD, output=2 * USD)
@@ -59,6 +66,14 @@ class House:
         store: CacheStore | None = None,
         ledger: Ledger | None = None,
         embedder: Any = None,
+        verdict: Any = None,
+        reader: Any = None,
+        embedding_patience: float = 2.0,
+        cache: CachePolicy | None = None,
+        route: RoutePolicy | None = None,
+        ration: Ration | None = None,
+        judge: Judge | None = None,
+        learning: Learning | None = None,
         now: Callable[[], float] = lambda: 1_000_000.0,
         patience: Patience | None = None,
         follower_patience: float = 5.0,
@@ -67,8 +82,12 @@ class House:
         prices: Mapping[str, Price | None] | None = None,
         tiers: dict[Tier, tuple[str, ...]] | None = None,
         max_output: int = 100,
+        context_window: int = 128_000,
+        grace: float = 1.0,
     ) -> None:
-        """`prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default."""
+        """`reader` tells what conversations are about; `prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default; `route`: what it
+        says of the cache; `ration`: what checks may cost, none by default; `judge`: who compares answers, by their letters
+        by default; `learning`: what the verdict asks, where it asks any."""
         self._now = now
         self.provider = ScriptedProvider()
         self.providers = dict(providers or {"one": self.provider})
@@ -84,6 +103,7 @@ class House:
                 model=f"{name}-1",
                 price=(prices or {}).get(name, PRICE),
                 max_output=max_output,
+                context_window=context_window,
             )
             for name in self.providers
         }
@@ -91,26 +111,56 @@ class House:
         routes = {"auto": Route("auto", tiers or {"low": names, "medium": names, "high": names})}
         ids = itertools.count(1)
         self.slept: list[float] = []
+        tiered = Cache(
+            store or MemoryStore(now=now, stale_for=3_600.0),
+            embedder,
+            verdict or Near(0.92),
+            cache or CachePolicy(),
+            routes={} if route is None else {"auto": route},
+            reader=reader,
+            now=now,
+            patience=embedding_patience,
+        )
+        routing = Routing(deployments, routes, breakers=self.breakers)
+        budget = Budget(self.ledger, self.allowances, now=now)
+        dispatch = Dispatch(
+            self.providers,
+            self.breakers,
+            RetryBudget(),
+            patience,
+            clock=lambda: self.time,
+            sleep=self._sleep,
+            chance=random.Random(1),
+        )
+        self.labels = MemoryLabels()
+        self.outcomes: list[str] = []
+        self.checking = Checking(
+            learning=learning or Learning(),
+            checks=Checks(ration or Ration(share=0.0), now=now),
+            judge=judge or ExactJudge(),
+            quick=judge or ExactJudge(),
+            cache=tiered,
+            routing=routing,
+            budget=budget,
+            dispatch=dispatch,
+            labels=self.labels,
+            tell=self.outcomes.append,
+            now=now,
+            new_id=lambda: f"check-{next(ids)}",
+        )
         self.gateway = Gateway(
             limits=Limits(MemoryCounters()),
-            cache=Cache(store or MemoryStore(now=now), embedder, FixedVerdict(0.92), CachePolicy(), now=now),
+            cache=tiered,
             flights=Flights(drain=drain),
-            routing=Routing(deployments, routes, breakers=self.breakers),
-            budget=Budget(self.ledger, self.allowances, now=now),
-            dispatch=Dispatch(
-                self.providers,
-                self.breakers,
-                RetryBudget(),
-                patience,
-                clock=lambda: self.time,
-                sleep=self._sleep,
-                chance=random.Random(1),
-            ),
+            routing=routing,
+            budget=budget,
+            dispatch=dispatch,
+            checking=self.checking,
             telemetry=Telemetry([self.notes]),
             now=now,
             new_id=lambda: f"id-{next(ids)}",
             patience=follower_patience,
-            grace=1.0,
+            grace=grace,
         )
 
     async def _sleep(self, seconds: float) -> None:
@@ -133,8 +183,10 @@ class House:
         return await self.ledger.usage(UsageQuery(group_by=names))
 
     async def flown(self) -> None:
-        """Wait until no flight is under way."""
+        """Wait until no flight is under way, nor anything that nobody waits for."""
+        await self.gateway.refreshes.idle()
         await self.gateway.flights.idle()
+        await self.checking.idle()
 
 
 def ask(text: str = "Where is my parcel?", **more: Any) -> ChatRequest:

@@ -62,7 +62,7 @@ async def test_vectors_that_a_provider_makes_for_the_cache_are_the_operators(tmp
         embedder = {"provider": "sim", "model": "embedding", "dimensions": DIMENSIONS}
         config = configured(simulator, cache={"semantic": {"embedder": embedder}})
         async with open_engine(config, tmp_path) as engine:
-            await told(engine.gateway, "Where is my parcel?")
+            await told(engine.gateway, "How do I reset my password?")
             rows = {
                 row.group["tenant"]: row for row in await journal(engine.gateway, "tenant", "feature", "deployment")
             }
@@ -79,7 +79,7 @@ async def test_a_vector_that_never_came_is_paid_as_an_estimate_and_costs_no_answ
         prices = {"sim/sim-truncated-json": {"input": "0.5", "output": "0"}}
         config = configured(simulator, cache={"semantic": {"embedder": embedder}}, prices=prices)
         async with open_engine(config, tmp_path) as engine:
-            assert await told(engine.gateway, "Where is my parcel?")
+            assert await told(engine.gateway, "How do I reset my password?")
             (operator,) = [row for row in await journal(engine.gateway, "tenant") if row.group["tenant"] == "operator"]
             assert operator.cost > 0
             assert engine.gateway.budget.ledger.open_reservations() == 0

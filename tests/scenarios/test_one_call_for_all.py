@@ -10,7 +10,7 @@ import pytest
 from headgate.cache.cache import Entry
 from headgate.cache.memory import MemoryStore
 from headgate.model.chat import Completion, Delta, Event
-from headgate.model.errors import Conflict, GatewayError, NotCached, Overloaded, Rejected, UpstreamTimeout
+from headgate.model.errors import AllFailed, Conflict, GatewayError, NotCached, Overloaded, Refused, UpstreamTimeout
 from headgate.model.tenancy import Key, Principal, Wishes
 from headgate.providers.scripted import ScriptedProvider, answer
 from headgate.reply import Reply
@@ -149,19 +149,19 @@ async def test_a_newcomer_in_the_turn_the_last_reader_leaves_gets_a_flight_of_it
 class SlowStore(MemoryStore):
     """A store whose every answer was true some turns ago, as a remote one's is."""
 
-    def peek(self, key: Key) -> Entry | None:
+    def peek(self, key: Key, *, stale: float = 0.0) -> Entry | None:
         return None
 
-    async def get(self, key: Key) -> Entry | None:
+    async def get(self, key: Key, *, stale: float = 0.0) -> Entry | None:
         found = super().peek(key)
         for _ in range(5):
             await asyncio.sleep(0)
         return found
 
-    async def put(self, entry: Entry) -> None:
+    async def put(self, entry: Entry, *, epoch: int) -> bool:
         for _ in range(5):
             await asyncio.sleep(0)
-        await super().put(entry)
+        return await super().put(entry, epoch=epoch)
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 3))
@@ -234,9 +234,9 @@ async def test_a_repeat_under_the_same_idempotency_key_gets_the_first_answer_and
 
 
 async def test_a_failed_call_may_be_repeated_under_its_idempotency_key() -> None:
-    house = House({"one": ScriptedProvider([Rejected("no", status=400)], answer("Yes."))})
+    house = House({"one": ScriptedProvider([Refused("no")], answer("Yes."))})
     once = Wishes(idempotency_key="order-8")
-    with pytest.raises(Rejected):
+    with pytest.raises(AllFailed):
         await completion_of(house, wishes=once)
     assert (await completion_of(house, wishes=once))[0] == "Yes."
 

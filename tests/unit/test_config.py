@@ -84,6 +84,9 @@ WRONG = [
     ("server: {budget_status: 400}", "1: server.budget_status: must be 402 or 429, not '400'"),
     ("providers: {p: {kind: cohere}}", "1: providers.p.kind: must be openai or anthropic, not 'cohere'"),
     (PROVIDER + "models: {m: {provider: p, capabilities: [tols]}}", "2: models.m.capabilities[0]: must be tools, vision or json, not 'tols'"),
+    (PROVIDER + "models: {m: {provider: p}}\ncache: {semantic: {checks: {judge: n}}}", "3: cache.semantic.checks.judge: there is no model 'n'"),
+    (PROVIDER + "models: {m: {provider: p}}\ncache: {semantic: {mode: off}}\nroutes: {r: {models: [m], cache: {mode: shadow}}}", "4: routes.r.cache.mode: cache.semantic.mode is off for all; turn it on there, and off where it is not wanted"),
+    (PROVIDER + "models: {m: {provider: p}}\nroutes: {r: {models: [m], cache: {strategy: bold}}}", "3: routes.r.cache.strategy: must be aggressive, standard or bypass, not 'bold'"),
     ("cache: {semantic: {max_error_rate: 2}}", "1: cache.semantic.max_error_rate: must be at most 0.5, not '2'"),
     ("cache: {semantic: {embedder: minlm}}", "1: cache.semantic.embedder: must be minilm, not 'minlm'"),
     ("cache: {semantic: {embedder: [1]}}", "1: cache.semantic.embedder: must be a mapping of keys to values, not a list"),
@@ -150,6 +153,11 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert config.tenant_defaults.hit_percent == 0
     assert (config.cache.exact.ttl, config.cache.semantic.ttl) == (86_400, 3_600)
     assert (config.cache.semantic.max_error_rate, config.cache.semantic.mode) == (0.01, "on")
+    assert (config.cache.exact.stale, config.cache.refusals) == (3_600, 30)
+    assert (config.cache.bytes_per_tenant, config.cache.bytes) == (256 * 2**20, 2**30)
+    checks = config.cache.semantic.checks
+    assert (checks.budget, checks.judge) == (10**9, "embedding")
+    assert 0 < checks.share <= 0.02
     assert (config.coalesce.mode, config.coalesce.max_followers) == ("semantic", 1_000)
     assert config.dispatch.total == 600
     limits = config.server.limits
@@ -378,3 +386,21 @@ TREES = st.recursive(
 @given(TREES)
 def test_any_tree_is_a_configuration_or_one_line(tree: object) -> None:
     assert "\n" not in outcome(yaml.safe_dump(tree))
+
+
+def test_a_route_says_of_the_cache_what_differs_from_the_rest() -> None:
+    written = "{exact_ttl: 5m, ttl: 1m, mode: off, max_error_rate: 0.002, strategy: aggressive}"
+    models = PROVIDER + "models: {m: {provider: p}}\n"
+    config = parse_config(models + f"routes: {{r: {{models: [m], cache: {written}}}, s: {{models: [m]}}}}", env={})
+    said, silent = config.routes["r"].cache, config.routes["s"].cache
+    assert (said.exact_ttl, said.ttl, said.mode) == (300, 60, "off")
+    assert (said.max_error_rate, said.strategy) == (0.002, "aggressive")
+    assert (silent.exact_ttl, silent.ttl, silent.mode, silent.max_error_rate) == (None, None, None, None)
+    assert silent.strategy == "standard"
+
+
+def test_a_judge_may_be_a_model() -> None:
+    models = PROVIDER + "models: {m: {provider: p}}\n"
+    config = parse_config(models + "cache: {semantic: {checks: {judge: m, share: 0, budget: 0.50}}}", env={})
+    checks = config.cache.semantic.checks
+    assert (checks.judge, checks.share, checks.budget) == ("m", 0, 500_000_000)

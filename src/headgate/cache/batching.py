@@ -1,13 +1,15 @@
-"""Micro-batching of a blocking function: callers that arrive while a batch runs form the next one.
+"""Micro-batching of a blocking function: callers that arrive in one turn of the event loop, or while a batch runs, form the next one.
 
-The one invariant: nothing waits while the worker is idle, and a batch holds only items of about one width, so a
+The one invariant: nothing waits beyond its turn while the worker is idle, and a batch holds only items of about one width, so a
 caller with a short item never waits for long ones longer than one batch per other width. Widths take turns
-(round robin, oldest first within a width). One batch runs at a time, on the batcher's own thread.
+(round robin, oldest first within a width). As many batches run at a time as the batcher has threads; what comes while several are
+idle is shared out among them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -45,6 +47,7 @@ class MicroBatcher(Generic[T, R]):
         max_items: int = 32,
         max_width: int = 512,
         capacity: int = 1024,
+        threads: int = 1,
     ) -> None:
         self._run = run
         self._width = width
@@ -53,9 +56,10 @@ class MicroBatcher(Generic[T, R]):
         self._capacity = capacity
         self._lanes: dict[int, dict[asyncio.Future[R], T]] = {}
         self._callers = 0
-        self._running: asyncio.Future[Sequence[R]] | None = None
+        self._running: set[asyncio.Future[Sequence[R]]] = set()
         self._closed = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batch")
+        self._idle = threads
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="batch")
 
     async def submit(self, item: T) -> R:
         """The result for `item`. Raises BatcherFull, BatcherClosed, or what `run` raised.
@@ -69,8 +73,9 @@ class MicroBatcher(Generic[T, R]):
         lane = _rounded(self._width(item))
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._lanes.setdefault(lane, {})[result] = item
-        if self._running is None:
-            self._start_batch()
+        if self._idle:
+            # At the end of this turn of the loop: the candidates of one lookup are asked for together, and belong together.
+            asyncio.get_running_loop().call_soon(self._start)
         self._callers += 1
         try:
             return await result
@@ -80,23 +85,25 @@ class MicroBatcher(Generic[T, R]):
                 self._lanes[lane].pop(result, None)
 
     async def close(self) -> None:
-        """Refuse new items, fail those that wait, and return when the running batch and the thread have ended."""
+        """Refuse new items, fail those that wait, and return when the running batches and the threads have ended."""
         self._closed = True
         for entries in self._lanes.values():
             for result in entries:
                 _fail(result, BatcherClosed())
         self._lanes.clear()
-        if self._running is not None:
-            await asyncio.wait([self._running])
-        self._thread.shutdown()
+        if self._running:
+            await asyncio.wait(self._running)
+        self._threads.shutdown()
 
-    def _start_batch(self) -> None:
-        results, items = self._next_batch()
-        if not items:
-            return
-        loop = asyncio.get_running_loop()
-        self._running = loop.run_in_executor(self._thread, self._run_batch, items)
-        self._running.add_done_callback(lambda ended: self._finish_batch(results, ended))
+    def _start(self) -> None:
+        while self._idle:
+            results, items = self._next_batch()
+            if not items:
+                return
+            self._idle -= 1
+            running = asyncio.get_running_loop().run_in_executor(self._threads, self._run_batch, items)
+            self._running.add(running)
+            running.add_done_callback(functools.partial(self._finish_batch, results))
 
     def _run_batch(self, items: Sequence[T]) -> Sequence[R]:
         values = self._run(items)
@@ -110,7 +117,8 @@ class MicroBatcher(Generic[T, R]):
         while self._lanes:
             lane = next(iter(self._lanes))
             entries = self._lanes.pop(lane)
-            most = max(1, min(self._max_items, self._max_width // lane))
+            share = -(-len(entries) // self._idle)
+            most = max(1, min(self._max_items, self._max_width // lane, share))
             results = list(islice(entries, most))
             items = [entries.pop(result) for result in results]
             if entries:
@@ -120,7 +128,8 @@ class MicroBatcher(Generic[T, R]):
         return [], []
 
     def _finish_batch(self, results: list[asyncio.Future[R]], ended: asyncio.Future[Sequence[R]]) -> None:
-        self._running = None
+        self._running.discard(ended)
+        self._idle += 1
         error = ended.exception()
         if error is not None:
             for result in results:
@@ -129,7 +138,7 @@ class MicroBatcher(Generic[T, R]):
             for result, value in zip(results, ended.result(), strict=True):
                 if not result.done():
                     result.set_result(value)
-        self._start_batch()
+        self._start()
 
 
 def _rounded(width: int) -> int:

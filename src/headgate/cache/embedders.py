@@ -1,4 +1,4 @@
-"""Text to unit vectors: the model that ships inside the package, and any remote embeddings endpoint.
+"""Text to unit vectors: the model that ships inside the package, which reads too, and any remote embeddings endpoint.
 
 The one invariant: a vector that is returned has the promised size and length one, and depends on the text alone (not
 on which other texts shared its batch); every other outcome is EmbedderUnavailable. Nothing here blocks the event loop.
@@ -6,14 +6,15 @@ on which other texts shared its batch); every other outcome is EmbedderUnavailab
 
 from __future__ import annotations
 
-import hashlib
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from headgate.cache.batching import MicroBatcher
+from headgate.cache.reading import EmbedderUnavailable, Reading, Readings
+from headgate.cache.shipped import MODEL_MANIFEST, SHIPPED, Manifest, verified
+from headgate.cache.unit import checked, unit
 from headgate.cache.wordpiece import NORMALISER_VERSION, WordPiece
 
 if TYPE_CHECKING:
@@ -24,76 +25,75 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float32]
     Pieces = tuple[int, ...]
-    Infer = Callable[[Sequence[Pieces]], Sequence[Vector]]
+    Tokens = NDArray[np.float16]
+    Infer = Callable[[Sequence[Pieces]], Sequence[tuple[Vector, Vector, Tokens]]]
 
-SHIPPED: Final = Path(__file__).parent / "minilm"
-_LENGTH_TOLERANCE: Final = 1e-3
 _REMOTE_CHARACTERS: Final = 8_000
-
-
-class EmbedderUnavailable(Exception):
-    """No vector for this text now: the model cannot be loaded, is overloaded, closed, or answered nonsense."""
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What lies in a model's folder, written by the export: its version and the SHA-256 of each file."""
-
-    name: str
-    version: str
-    dimensions: int
-    files: dict[str, str]
+_THREADS: Final = 2
+"""Batches of texts that go through the model at a time: halves of what one question is compared with, or questions of two callers.
+More would want more processors than the event loop can feed."""
 
 
 class MiniLM:
-    """all-MiniLM-L6-v2 in this process: one session, one worker thread, micro-batches.
+    """all-MiniLM-L6-v2 in this process, an Embedder and a Reader: one session, a few threads, micro-batches, and a memo.
 
-    Only the first 128 word pieces of a text reach the vector; `fits` tells when that is not all of it.
+    Only the first 128 word pieces of a text are read; `fits` tells when that is not all of it.
     """
 
-    def __init__(self, wordpiece: WordPiece, infer: Infer, manifest: Manifest) -> None:
-        """Compose loaded parts; `load` is the way in. `infer` blocks and returns one unit vector per sequence of ids."""
-        digest = hashlib.sha256("".join(sorted(manifest.files.values())).encode()).hexdigest()
-        self.identity = f"{manifest.name}@{manifest.version}-{digest[:12]}+{NORMALISER_VERSION}"
+    def __init__(
+        self, wordpiece: WordPiece, infer: Infer, manifest: Manifest, rarity: NDArray[np.float32], *, threads: int = 1
+    ) -> None:
+        """Compose loaded parts; `load` is the way in. `infer` blocks and returns for each sequence of ids its unit vector, that
+        of the first id, and those of the ids between the first and the last; so many `threads` call it."""
+        self.identity = f"{manifest.name}@{manifest.version}-{manifest.digest}+{NORMALISER_VERSION}"
         self.dimensions = manifest.dimensions
         self._wordpiece = wordpiece
-        self._batcher = MicroBatcher(infer, width=len)
+        self.rarity = rarity
+        self._batcher = MicroBatcher(infer, width=len, threads=threads)
+        self._readings = Readings(self._read)
 
     @classmethod
-    def load(cls, folder: Path = SHIPPED, *, threads: int = 1) -> MiniLM:
-        """Read and verify the files and build the session with that many threads. Blocks for some 0.2 s: use a thread.
+    def load(cls, folder: Path = SHIPPED, *, threads: int = _THREADS) -> MiniLM:
+        """Read and verify the files and build the session for that many threads. Blocks for some 0.2 s: use a thread.
 
         Raises EmbedderUnavailable when a file is absent, altered or refused by the runtime.
         """
         # Late, because these two libraries are a third of the server's start-up time, paid here in the loading thread.
         from headgate.cache.inference import Session
+        from headgate.cache.rarity import rarities
 
         try:
-            manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
-            _verify(folder, manifest)
+            manifest = verified(folder, MODEL_MANIFEST)
             vocabulary = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-            return cls(WordPiece(vocabulary), Session(folder / "model.int8.onnx", threads=threads), manifest)
-        except EmbedderUnavailable:
-            raise
+            session = Session(folder / "model.int8.onnx")
+            return cls(WordPiece(vocabulary), session, manifest, rarities(vocabulary), threads=threads)
         except Exception as error:
             reason = f"the embedding model in {folder} cannot be loaded: {error}"
             raise EmbedderUnavailable(reason) from error
 
     async def embed(self, text: str) -> Vector:
         """The unit vector of `text`. Raises EmbedderUnavailable."""
-        pieces = self._wordpiece.encode(text)
+        vector: Vector = (await self._readings.of(text)).vector
+        return vector
+
+    async def read(self, text: str) -> Reading:
+        """The vectors of `text` and of its pieces. Raises EmbedderUnavailable."""
+        return await self._readings.of(text)
+
+    async def _read(self, text: str) -> Reading:
+        ids = self._wordpiece.encode(text)
         try:
-            vector = await self._batcher.submit(pieces)
+            vector, opening, tokens = await self._batcher.submit(ids)
+            return Reading(text, checked(vector, self.dimensions), tokens, ids[1:-1], opening)
         except Exception as error:
-            reason = f"no vector from {self.identity}: {type(error).__name__}"
-            raise EmbedderUnavailable(reason) from error
-        return _checked(vector, self.dimensions)
+            raise EmbedderUnavailable.made_by(self.identity, error) from error
 
     def fits(self, text: str) -> bool:
         """False when texts other than `text` may have its very vector: it is cut off, or has characters unknown here."""
         return self._wordpiece.fits(text)
 
     async def close(self) -> None:
-        """Fail what waits and end the worker thread. Idempotent."""
+        """Fail what waits and end the threads. Idempotent."""
         await self._batcher.close()
 
 
@@ -113,11 +113,9 @@ class RemoteEmbedder:
         try:
             body = await self._post(msgspec.json.encode(request))
             (item,) = msgspec.json.decode(body, type=_Embeddings).data
-            vector = _unit(item.embedding)
+            return unit(item.embedding, self.dimensions)
         except Exception as error:
-            reason = f"no vector from {self.identity}: {type(error).__name__}"
-            raise EmbedderUnavailable(reason) from error
-        return _checked(vector, self.dimensions)
+            raise EmbedderUnavailable.made_by(self.identity, error) from error
 
     def fits(self, text: str) -> bool:
         """False for texts so long that the endpoint may cut them."""
@@ -133,26 +131,3 @@ class _Embedding(msgspec.Struct, frozen=True):
 
 class _Embeddings(msgspec.Struct, frozen=True):
     data: list[_Embedding]
-
-
-def _verify(folder: Path, manifest: Manifest) -> None:
-    for name, expected in manifest.files.items():
-        with (folder / name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                reason = f"{folder / name} is not the file that its manifest describes"
-                raise EmbedderUnavailable(reason)
-
-
-def _unit(values: list[float]) -> Vector:
-    import numpy as np  # late, as above: nothing else in this module needs it
-
-    length = math.sqrt(math.fsum(value * value for value in values))
-    return np.array([value / length for value in values], np.float32)
-
-
-def _checked(vector: Vector, dimensions: int) -> Vector:
-    # Written so that NaN, which compares false to everything, is refused too.
-    if vector.shape == (dimensions,) and abs(float(vector @ vector) - 1) < _LENGTH_TOLERANCE:
-        return vector
-    reason = f"the model answered with something other than a unit vector of {dimensions} numbers"
-    raise EmbedderUnavailable(reason)

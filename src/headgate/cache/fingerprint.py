@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from headgate.cache.courtesy import bare
 from headgate.model.chat import ChatRequest, Json
 from headgate.model.tenancy import Key, Namespace
 
@@ -22,6 +23,8 @@ _NOT_SHAPING = frozenset(
     }
 )  # fmt: skip
 _INSIGNIFICANT = {"n": 1, "temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
+
+_INSTRUCTING = frozenset({"system", "developer"})
 
 LONGEST = 60
 """Words. In a longer text one vector says too little about each detail: two long prompts cut from one pattern are near as twins."""
@@ -37,10 +40,23 @@ def fingerprint(namespace: Namespace, request: ChatRequest) -> Key:
     return Key(namespace, hashlib.sha256(_canonical(_shape(request))).digest())
 
 
+def to_the_letter(namespace: Namespace, request: ChatRequest) -> Key:
+    """The request with every field but whether it streams: what a provider refused it may have refused for any of them."""
+    body = {name: value for name, value in request.body.items() if name != "stream"}
+    return Key(namespace, hashlib.sha256(_canonical(body)).digest())
+
+
 def partition(embedder: str, request: ChatRequest) -> bytes:
     """What a question may be compared within: the embedder's identity and everything but the last turn."""
     shape = _shape(request)
     shape["messages"] = shape["messages"][:-1]
+    return hashlib.sha256(_canonical([embedder, shape])).digest()
+
+
+def scope(embedder: str, request: ChatRequest) -> bytes:
+    """What questions learn together within: as `partition`, without the turns of the conversation."""
+    shape = _shape(request)
+    shape["messages"] = [turn for turn in shape["messages"] if turn.get("role") in _INSTRUCTING]
     return hashlib.sha256(_canonical([embedder, shape])).digest()
 
 
@@ -56,7 +72,8 @@ def bypass_reason(request: ChatRequest) -> str | None:
 
 
 def comparable(request: ChatRequest) -> str | None:
-    """The question to compare by meaning, or None: only plain text in every turn, no tools, and at most `LONGEST` words."""
+    """The question to compare by meaning, without greeting and thanks, or None: only plain text in every turn, no tools, and at most
+    `LONGEST` words."""
     if request.tools or "functions" in request.body or "audio" in request.body:
         return None
     if any(message.text() is None for message in request.messages):
@@ -64,7 +81,7 @@ def comparable(request: ChatRequest) -> str | None:
     question = request.question
     if not question or question.isspace() or len(question.split(None, LONGEST)) > LONGEST:
         return None
-    return question
+    return bare(question)
 
 
 def _shape(request: ChatRequest) -> Json:

@@ -1,7 +1,7 @@
-"""The runtime behind MiniLM: padded batches of token ids in, unit vectors out.
+"""The runtime behind MiniLM: padded batches of token ids in, unit vectors out, one for each text and one for each of its pieces.
 
 The one invariant: a row of the answer depends on its own ids alone. The graph quantises with fixed scales and masks the
-padding, so a text has the same vector (to rounding, 1e-5) in any company. This module loads the heavy libraries.
+padding, so a text has the same vectors (to rounding, 1e-5) in any company. This module loads the heavy libraries.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Inferred = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float16]]
+
 
 class Session:
-    """One loaded graph, called with a batch. Blocks; not for two threads at once."""
+    """One loaded graph, called with a batch. Blocks; several threads may call it at once."""
 
-    def __init__(self, model: Path, *, threads: int) -> None:
-        """Load `model` for that many threads. Raises what the runtime raises on a file it refuses."""
+    def __init__(self, model: Path) -> None:
+        """Load `model`. Raises what the runtime raises on a file it refuses."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        # A batch is worked on by the thread that brings it: two batches at a time are worth more than two threads for one.
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         # The graph is written with fused operators already; the runtime's own rewriting would slow it down.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -33,13 +36,17 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, batch: Sequence[tuple[int, ...]]) -> list[NDArray[np.float32]]:
-        """One vector per sequence of ids, in order."""
+    def __call__(self, batch: Sequence[tuple[int, ...]]) -> list[Inferred]:
+        """For each sequence of ids, in order: its vector, that of its first id, and those of its ids but for the first and the last,
+        which are marks. The latter in half precision: their cosines move by less than 1e-3, and they are what a reading weighs."""
         ids = np.zeros((len(batch), max(map(len, batch))), np.int32)
         mask = np.zeros_like(ids)
         for row, pieces in enumerate(batch):
             ids[row, : len(pieces)] = pieces
             mask[row, : len(pieces)] = 1
-        (vectors,) = self._session.run(["vector"], {"ids": ids, "mask": mask})
+        vectors, tokens = self._session.run(["vector", "tokens"], {"ids": ids, "mask": mask})
         # Each row by itself: a view would keep the whole batch alive for as long as one entry is cached.
-        return [vector.copy() for vector in vectors]
+        return [
+            (vectors[row].copy(), tokens[row, 0].copy(), tokens[row, 1 : len(pieces) - 1].astype(np.float16))
+            for row, pieces in enumerate(batch)
+        ]

@@ -1,190 +1,196 @@
 """The durable store: everything is served from memory, and written behind to a file of its own.
 
 The file may be deleted at any time: it holds nothing but answers that can be bought again. What was stored in the last moments
-before a crash may be missing; what is there is whole, for an entry and its vector are one row. A disk that is full or may not be
-written costs nothing but what a restart would have found.
+before a crash may be missing; what is there is whole, for an entry and its vector are one row. What was invalidated is gone from the file
+when `invalidate` returns. A disk that is full or may not be written costs nothing but what a restart would have found.
+
+Graphs of large partitions are written beside the file when the store is closed. After a crash the last ones that were are used,
+and the entries that came since are searched one by one until there is a graph of them too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
-from headgate.cache.cache import Candidate, Entry, Vector
-from headgate.cache.memory import ENTRIES_PER_TENANT, MemoryStore
+from headgate.cache import rows, warm
+from headgate.cache.cache import Candidate, Entry, Selection, Vector
+from headgate.cache.kept import Scribe
+from headgate.cache.memory import BYTES_PER_TENANT, BYTES_TOTAL, ENTRIES_PER_TENANT, MemoryStore
+from headgate.cache.writing import Batch, Writing
 from headgate.model.errors import Conflict, Overloaded
 from headgate.model.tenancy import Key, Namespace
-from headgate.storage.sqlite import Database, migrate
+from headgate.storage.sqlite import Database, migrate, set_aside, transaction
 
 log = logging.getLogger(__name__)
-
-LINGER = 0.05
-"""Seconds that an entry may lie before it is written, so that several share a commit."""
-PURGE_EVERY = 600.0
-WAITING = 10_000
-"""Entries that may wait for a slow disk; further ones live in memory only."""
-
-_SCHEMA = (
-    """CREATE TABLE entries (
-        tenant TEXT NOT NULL, namespace TEXT NOT NULL, digest TEXT NOT NULL,
-        expires REAL NOT NULL, entry TEXT NOT NULL,
-        PRIMARY KEY (tenant, namespace, digest)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX entries_expires ON entries (expires)",
-)
-_PUT = """INSERT OR REPLACE INTO entries (tenant, namespace, digest, expires, entry)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)"""
-_BOUND = """DELETE FROM entries WHERE (tenant, namespace, digest) IN (
-        SELECT tenant, namespace, digest FROM (
-            SELECT tenant, namespace, digest, row_number() OVER (PARTITION BY tenant ORDER BY expires DESC) AS place FROM entries
-        ) WHERE place > ?)"""
 
 
 class SqliteStore:
     """A CacheStore that is warm again after a restart."""
 
-    def __init__(
-        self, path: Path, *, per_tenant: int = ENTRIES_PER_TENANT, now: Callable[[], float] = time.time
-    ) -> None:
-        """`path` is the cache's own file; the rest as MemoryStore. Call `open` before use."""
-        self._memory = MemoryStore(per_tenant=per_tenant, now=now)
+    def __init__(self, path: Path, memory: Callable[[Scribe], MemoryStore]) -> None:
+        """`path` is the cache's own file, `memory` makes what is in front of it. `open` makes a store that is warm."""
+        self._path = path
         self._database = Database(path)
-        self._per_tenant = per_tenant
-        self._now = now
-        self._waiting: list[Entry] = []
-        self._writing: asyncio.Task[None] | None = None
-        self._purged = now()
+        self._writing = Writing(self._commit)
+        self._memory = memory(self._writing)
         self._prepared = False
-        self._failing = False
-        self._closing = asyncio.Event()
 
     @classmethod
     async def open(
-        cls, path: Path, *, per_tenant: int = ENTRIES_PER_TENANT, now: Callable[[], float] = time.time
+        cls,
+        path: Path,
+        *,
+        entries_per_tenant: int = ENTRIES_PER_TENANT,
+        bytes_per_tenant: int = BYTES_PER_TENANT,
+        bytes_total: int = BYTES_TOTAL,
+        stale_for: float = 0.0,
+        now: Callable[[], float] = time.time,
     ) -> SqliteStore:
-        """Open the file and warm the memory. Never raises for what is wrong with the file.
+        """Open the file at `path` and warm the memory, whose bounds are those of MemoryStore. Never raises for what is wrong with the file.
 
-        One that is broken, or was written by a newer version, is set aside and begun anew; one that cannot be opened now is tried
-        again with every write. Both are said in the log.
+        One that is broken, or was written by a newer version, is set aside and begun anew; one that cannot be opened now is begun
+        anew with the first write that can be done. Both are said in the log.
         """
-        store = cls(path, per_tenant=per_tenant, now=now)
+
+        def memory(scribe: Scribe) -> MemoryStore:
+            return MemoryStore(
+                entries_per_tenant=entries_per_tenant,
+                bytes_per_tenant=bytes_per_tenant,
+                bytes_total=bytes_total,
+                stale_for=stale_for,
+                now=now,
+                scribe=scribe,
+            )
+
+        store = cls(path, memory)
         try:
-            await store._warm()
+            await store._database.call(store._fill)
         except Overloaded as error:
             log.warning("stored answers cannot be read: %s", error.message)
+            await store.close()
+            store = cls(path, memory)
+            # What nobody has read, nobody could invalidate.
+            store._writing.wipe()
         except (sqlite3.DatabaseError, Conflict) as error:
             await asyncio.to_thread(store._database.close)
-            await asyncio.to_thread(_set_aside, path, error)
-            return cls(path, per_tenant=per_tenant, now=now)
+            log.warning("stored answers cannot be read (%s); the file is set aside and begun anew", error)
+            await asyncio.to_thread(set_aside, path)
+            store = cls(path, memory)
+        store._start()
         return store
 
-    async def _warm(self) -> None:
-        rows = await self._database.call(self._stored)
-        decode = msgspec.json.Decoder(Entry).decode
-        skipped = 0
-        for (text,) in rows:
-            try:
-                entry = decode(text)
-                # Read once here: an answer in the form of another version must not be found and then fail.
-                entry.completion  # noqa: B018
-                self._memory.keep(entry)
-            except msgspec.DecodeError:
-                skipped += 1
-        if skipped:
-            log.warning("%d stored answers cannot be read and are skipped", skipped)
-
-    def _stored(self, connection: sqlite3.Connection) -> list[tuple[str]]:
+    def _fill(self, connection: sqlite3.Connection) -> None:
+        """In the database's thread, before anybody else knows the store."""
+        begun = time.monotonic()
         self._prepare(connection)
-        query = "SELECT entry FROM entries WHERE expires > ? ORDER BY expires"
-        return connection.execute(query, [self._now()]).fetchall()
+        shelf = self._memory.shelf
+        for number in warm.fill(connection, self._path, shelf):
+            self._writing.gone(number)
+        warm.remove_graphs(connection, self._path)
+        if shelf.size(None):
+            log.info("%d stored answers were read in %.1f s", shelf.size(None), time.monotonic() - begun)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if not self._prepared:
-            migrate(connection, [_SCHEMA])
-            self._prepared = True
+        if self._prepared:
+            return
+        if 0 < connection.execute("PRAGMA user_version").fetchone()[0] < len(rows.SCHEMA):
+            log.warning("answers that an earlier version of this program has stored are removed")
+        migrate(connection, rows.SCHEMA)
+        with transaction(connection):
+            generation, removed = rows.begin(connection)
+        if removed:
+            log.warning("%d stored answers were written by another version of this program; they are removed", removed)
+        self._memory.shelf.number = max(self._memory.shelf.number, generation * rows.NUMBERS)
+        self._prepared = True
 
-    def peek(self, key: Key) -> Entry | None:
+    def _start(self) -> None:
+        self._memory.builds.start()
+        self._writing.start()
+
+    def peek(self, key: Key, *, stale: float = 0.0) -> Entry | None:
         """The exact entry."""
-        return self._memory.peek(key)
+        return self._memory.peek(key, stale=stale)
 
-    async def get(self, key: Key) -> Entry | None:
+    async def get(self, key: Key, *, stale: float = 0.0) -> Entry | None:
         """As `peek`: everything that lies in the file lies in memory."""
-        return self._memory.peek(key)
+        return self._memory.peek(key, stale=stale)
 
     async def nearest(self, namespace: Namespace, partition: bytes, vector: Vector, count: int) -> Sequence[Candidate]:
         """The nearest live entries of the partition."""
         return await self._memory.nearest(namespace, partition, vector, count)
 
-    async def put(self, entry: Entry) -> None:
+    async def find(self, tenant: str, id: str) -> Entry | None:
+        """The live entry with this id."""
+        return await self._memory.find(tenant, id)
+
+    def epoch(self, tenant: str) -> int:
+        """How many invalidations the tenant has had in this process: no call outlives it."""
+        return self._memory.epoch(tenant)
+
+    async def put(self, entry: Entry, *, epoch: int) -> bool:
         """Keep the entry at once, and write it soon."""
-        self._memory.keep(entry)
-        if len(self._waiting) < WAITING:
-            self._waiting.append(entry)
-        if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write_soon())
+        kept = await self._memory.put(entry, epoch=epoch)
+        self._writing.start()
+        return kept
 
-    async def _write_soon(self) -> None:
-        while self._waiting:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), LINGER)
-            await self._write()
-        self._writing = None
+    async def invalidate(self, selection: Selection) -> int:
+        """Remove the selected entries, also from the file: they are gone from there too when this returns, whatever happens to the
+        process. Raises Overloaded when the file cannot be written now; they are gone from memory then, and from the file when it
+        can."""
+        return await asyncio.shield(asyncio.create_task(self._invalidate(selection)))
 
-    async def _write(self) -> None:
-        entries, self._waiting = self._waiting, []
-        purge = self._now() - self._purged > PURGE_EVERY
-        if purge:
-            self._purged = self._now()
-        try:
-            await self._database.call(lambda connection: self._save(connection, entries, purge=purge))
-        except Exception as error:
-            if not self._failing:
-                log.warning("answers are kept in memory only, for they cannot be written: %s", error)
-            self._failing = True
-        else:
-            self._failing = False
+    async def _invalidate(self, selection: Selection) -> int:
+        removed = await self._memory.invalidate(selection)
+        await self._writing.flush()
+        return removed
 
-    def _save(self, connection: sqlite3.Connection, entries: list[Entry], *, purge: bool) -> None:
+    async def _commit(self, batch: Batch) -> None:
+        await self._database.call(lambda connection: self._save(connection, batch))
+
+    def _save(self, connection: sqlite3.Connection, batch: Batch) -> None:
         self._prepare(connection)
-        if purge:
-            connection.execute("DELETE FROM entries WHERE expires <= ?", [self._now()])
-            connection.execute(_BOUND, [self._per_tenant])
-        connection.execute(_PUT, [msgspec.json.encode([_row(entry) for entry in entries]).decode()])
+        with transaction(connection):
+            rows.write(connection, batch.kept, batch.gone, wipe=batch.wipe)
 
-    def size(self) -> int:
+    async def selected(self, selection: Selection, *, skip: int = 0, count: int = 100) -> Sequence[Entry]:
+        """The selected entries, newest first."""
+        return await self._memory.selected(selection, skip=skip, count=count)
+
+    def evictions(self) -> int:
+        """How many entries have made room for others."""
+        return self._memory.evictions()
+
+    def size(self, tenant: str | None = None) -> int:
         """How many entries there are."""
-        return self._memory.size()
+        return self._memory.size(tenant)
 
-    def weight(self) -> int:
-        """Bytes of all answers, texts and vectors."""
-        return self._memory.weight()
+    def weight(self, tenant: str | None = None) -> int:
+        """Bytes that the entries take in memory."""
+        return self._memory.weight(tenant)
+
+    async def settled(self) -> None:
+        """Wait until every large index is built."""
+        await self._memory.builds.settled()
 
     async def close(self) -> None:
-        """Write what waits and let go of the file."""
-        self._closing.set()
-        while self._writing is not None:
-            await self._writing
+        """Write what waits, and the graphs, and let go of the file."""
+        await self._memory.close()
+        await self._writing.close()
+        try:
+            if self._prepared:
+                await self._database.call(self._keep_graphs)
+        except Exception as error:
+            log.warning("indexes could not be written and will be built anew: %s", error)
         await asyncio.to_thread(self._database.close)
 
-
-def _row(entry: Entry) -> list[object]:
-    key = entry.key
-    text = msgspec.json.encode(entry).decode()
-    return [key.namespace.tenant, key.namespace.name, key.digest.hex(), entry.expires, text]
-
-
-def _set_aside(path: Path, error: Exception) -> None:
-    """Move a file out of the way, or leave it when even that cannot be done."""
-    aside = path.with_suffix(".broken")
-    log.warning("the cache file cannot be read (%s); it is moved to %s and begun anew", error, aside)
-    with contextlib.suppress(OSError):
-        path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    def _keep_graphs(self, connection: sqlite3.Connection) -> None:
+        try:
+            with transaction(connection):
+                warm.keep_graphs(connection, self._path, self._memory.shelf)
+        finally:
+            warm.remove_graphs(connection, self._path)

@@ -1,58 +1,210 @@
 """Verdict: may this stored answer be served for that question, and how sure are we?
 
-The fixed verdict serves above one high similarity, and never when a guard tells the two questions apart: of look-alikes such as
-"refund after 14 days" and "refund after 30 days" the wrong pairs are often nearer than the right ones.
+Both questions are read by the built-in model, whatever model had found them near; the evidence of the pair goes through the prior, what
+the tenant's labels have taught corrects it, and what comes out is a probability. It must reach the bar that keeps the wrong answers
+under the rate that was promised, of all answers from stock of this scope (see `learning`). A guard's veto is never outvoted: it is the
+floor under what was learnt from examples.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from headgate.cache.guards import differing
+from headgate.cache.labels import Scope
+from headgate.cache.learning import Learning
+from headgate.cache.reading import Reader
+
+if TYPE_CHECKING:
+    from headgate.cache.cache import Candidate, Entry
+    from headgate.cache.evidence import Evidence, Standing, Wording
+    from headgate.cache.prior import Prior
+
+FAR = 0.7
+"""Cosine. What is further away is not read: of the right answers that were sure enough to be served, 99 in 100 were nearer."""
+
+SAME_WORDS = 0.999
+"""Probability of questions that differ in capitals, blanks and marks alone, and in nothing that a guard would see."""
+
+READ = 5
+"""Candidates that are read at most."""
+
+TEACHING = 0.9
+"""Probability. What may reach it is read although the bar is higher, for it will teach something when the question is answered."""
+
+ROUNDING = 0.003
+"""More than a similarity to a vector of signed bytes is ever off."""
+
+ALONE_AT = 0.4
+"""How near the nearest entry with another answer is taken to be, where all that are near have the same one."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """`confidence` is between 0 and 1; `reason` is machine-readable and says what decided."""
+    """`confidence`: probability that the answer is right; `prior`: the same before anything was learnt; `bar`: what it had to be.
+
+    `reason` is machine-readable: `confidence` where the number decided, `similarity` where the two are too far apart to be read,
+    `withdrawn`, or what a guard saw, such as "number:14|30". `read`: whether both texts were read; where they were not, the confidence
+    is that of pairs that seem alike, which is right on average and teaches nothing.
+    """
 
     serve: bool
     confidence: float
     reason: str
+    prior: float = 0.0
+    bar: float = 0.0
+    evidence: Evidence | None = None
+    read: bool = True
 
 
 class Verdict(Protocol):
-    """Guarantees: pure and quick; the same pair always gets the same judgement."""
+    """Guarantees: the same pair among the same neighbours gets the same judgement, as long as nothing is learnt.
 
-    def judge(self, question: str, stored: str, similarity: float) -> Judgement:
-        """Judge a stored question that is `similarity` (cosine) near to the one asked."""
+    reads  identity of the model that reads the texts
+    """
+
+    identity: str
+    reads: str
+
+    def fits(self, text: str) -> bool:
+        """Whether a judgement takes the whole text into account; one that does not fit must not be compared."""
+        ...
+
+    async def judge(
+        self, scope: Scope, question: str, candidates: Sequence[Candidate], error_rate: float, sparing: bool = False
+    ) -> Sequence[Judgement]:
+        """A judgement on each candidate, in their order, for a promise of at most `error_rate`. Raises what the reader raises.
+
+        `sparing`: what cannot be served may be judged unread. The similarities must be those of the model that reads.
+        """
         ...
 
 
-_THRESHOLDS = ((0.0014, 0.92), (0.0005, 0.95), (0.0, 0.97))
-"""Share of wrong answers among the hits of natural traffic, and the lowest similarity that stays under it without any guard
-(all-MiniLM-L6-v2, nearest neighbour within one tenant). Lower ones are not used: on look-alikes the guards need the help."""
+class _Pair(msgspec.Struct, frozen=True):
+    """The question and a candidate that is near: its place among all, and what is known before either is read."""
+
+    place: int
+    entry: Entry
+    similarity: float
+    words: Wording
+    standing: Standing
 
 
-def threshold_for(max_error_rate: float) -> float:
-    """The similarity above which no more than that share of hits was wrong."""
-    return next(threshold for rate, threshold in _THRESHOLDS if max_error_rate >= rate)
+class CalibratedVerdict:
+    """Reader, prior and what was learnt."""
+
+    def __init__(self, reader: Reader, prior: Prior, learning: Learning, *, far: float = FAR) -> None:
+        """`far`: the cosine from which on candidates are read; a lower one is for those who measure."""
+        self.identity = f"{reader.identity} {prior.identity}"
+        self.reads = reader.identity
+        self.fits = reader.fits
+        self._reader = reader
+        self._prior = prior
+        self._learning = learning
+        self._far = far
+
+    async def judge(
+        self, scope: Scope, question: str, candidates: Sequence[Candidate], error_rate: float, sparing: bool = False
+    ) -> Sequence[Judgement]:
+        """Read what is near enough, all together, and judge each."""
+        prior_bar = self._prior.bar if len(candidates) > 1 else self._prior.bar_alone
+        bar = self._learning.bar(scope, error_rate, prior_bar)
+        judged = [Judgement(False, 0.0, "similarity", bar=bar, read=False) for _ in candidates]
+        pairs = self._near(scope, question, candidates)
+        if not pairs:
+            return judged
+        guessed = self._guessed(scope, pairs, min(bar, TEACHING)) if sparing else {}
+        open_ = [pair for pair in pairs if pair.place not in guessed]
+        read = await self._read(question, open_) if open_ else {}
+        for pair in pairs:
+            evidence, prior = read.get(pair.place) or guessed[pair.place]
+            judgement = self._judgement(scope, pair.entry.id, evidence, prior, bar)
+            judged[pair.place] = msgspec.structs.replace(judgement, read=pair.place in read)
+        return judged
+
+    def _near(self, scope: Scope, question: str, candidates: Sequence[Candidate]) -> list[_Pair]:
+        """The candidates that may be read, with what their words and their neighbours tell."""
+        near = [place for place, one in enumerate(candidates) if one.similarity >= self._far and one.entry.text][:READ]
+        if not near:
+            return []
+        from headgate.cache.evidence import wording
+
+        families = [self._learning.family(scope, one.entry.id) for one in candidates]
+        cosines = [one.similarity for one in candidates]
+        return [
+            _Pair(
+                place,
+                candidates[place].entry,
+                cosines[place],
+                wording(question, candidates[place].entry.text or ""),
+                standing(place, cosines, families),
+            )
+            for place in near
+        ]
+
+    def _guessed(self, scope: Scope, pairs: Sequence[_Pair], worth: float) -> dict[int, tuple[Evidence, float]]:
+        """Evidence and prior of the pairs that need not be read, by place: a guard forbids them, or they would not be probable enough
+        if the reader saw the best it ever saw of pairs so near. They are taken to look as such pairs usually do."""
+        from headgate.cache.evidence import supposed
+
+        usual, best = [], []
+        for pair in pairs:
+            sight = self._prior.sight(pair.similarity + ROUNDING)
+            if sight is None:
+                return {}
+            usual.append(supposed(pair.similarity, sight.usual, pair.words, pair.standing))
+            best.append(supposed(pair.similarity, sight.best, pair.words, pair.standing))
+        priors = self._priors([*usual, *best])
+        found = {}
+        for pair, evidence, prior, most in zip(pairs, usual, priors, priors[len(pairs) :], strict=False):
+            if evidence.veto is not None or self._learning.confidence(scope, pair.entry.id, most) < worth:
+                found[pair.place] = evidence, prior
+        return found
+
+    async def _read(self, question: str, pairs: Sequence[_Pair]) -> dict[int, tuple[Evidence, float]]:
+        """Evidence and prior of pairs, by place."""
+        from headgate.cache.evidence import gather
+
+        texts = [question, *(pair.entry.text or "" for pair in pairs)]
+        asked, *stored = await asyncio.gather(*map(self._reader.read, texts))
+        found = [
+            gather(asked, reading, self._reader.rarity, pair.standing, pair.words)
+            for pair, reading in zip(pairs, stored, strict=True)
+        ]
+        priors = self._priors(found)
+        return {pair.place: said for pair, said in zip(pairs, zip(found, priors, strict=True), strict=True)}
+
+    def _priors(self, found: Sequence[Evidence]) -> list[float]:
+        from headgate.cache.evidence import row
+
+        fitted = self._prior.probabilities([row(evidence) for evidence in found])
+        return [
+            max(one, SAME_WORDS) if evidence.same_words else one for evidence, one in zip(found, fitted, strict=True)
+        ]
+
+    def _judgement(self, scope: Scope, entry: str, evidence: Evidence, prior: float, bar: float) -> Judgement:
+        confidence = self._learning.confidence(scope, entry, prior)
+        reason = "confidence"
+        if evidence.veto is not None:
+            reason = evidence.veto.reason
+        elif self._learning.withdrawn(scope, entry):
+            reason = "withdrawn"
+        serve = reason == "confidence" and confidence >= bar
+        return Judgement(serve, confidence, reason, prior, bar, evidence)
 
 
-class FixedVerdict:
-    """One threshold for all, and the guards. Confidence is the similarity itself."""
+def standing(place: int, cosines: Sequence[float], families: Sequence[str]) -> Standing:
+    """Where one candidate stands among all that are near."""
+    from headgate.cache.evidence import Standing
 
-    def __init__(self, threshold: float) -> None:
-        """`threshold` is a cosine similarity; see `threshold_for`."""
-        self._threshold = threshold
-
-    def judge(self, question: str, stored: str, similarity: float) -> Judgement:
-        """Serve when near enough and no guard objects."""
-        confidence = max(0.0, min(similarity, 1.0))
-        # Written so that NaN, which compares false to everything, is refused too.
-        if not similarity >= self._threshold:
-            return Judgement(False, confidence, "similarity")
-        guard = differing(question, stored)
-        if guard is not None:
-            return Judgement(False, confidence, guard)
-        return Judgement(True, confidence, "similarity")
+    if len(cosines) < 2:
+        return Standing()
+    others = [near for near, family in zip(cosines, families, strict=True) if family != families[place]]
+    kin = [
+        near
+        for other, (near, family) in enumerate(zip(cosines, families, strict=True))
+        if family == families[place] and other != place
+    ]
+    return Standing(cosines[place] - max(others, default=ALONE_AT), max(kin, default=0.0), float(len(kin)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import socket
 import sqlite3
@@ -17,7 +16,7 @@ import msgspec
 
 from headgate.budget.prices import PriceTable
 from headgate.budget.proof import Proof, prove, rebuild
-from headgate.cache.embedders import SHIPPED, Manifest
+from headgate.cache.shipped import MODEL_MANIFEST, SHIPPED, Altered, verified
 from headgate.config import Config
 from headgate.model.errors import GatewayError
 
@@ -169,12 +168,8 @@ def prices(config: Config) -> Iterator[Check]:
 def embedding_model(folder: Path = SHIPPED) -> Check:
     """Are the files of the sentence model the ones that were released?"""
     try:
-        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
-        for name, expected in manifest.files.items():
-            with (folder / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                    return Check("embedding model", "fail", f"{name} is altered", "install headgate again")
-    except (OSError, msgspec.DecodeError) as error:
+        manifest = verified(folder, MODEL_MANIFEST)
+    except (Altered, OSError, msgspec.DecodeError) as error:
         return Check("embedding model", "fail", str(error), "install headgate again")
     return Check("embedding model", "ok", f"{manifest.name} is as released")
 

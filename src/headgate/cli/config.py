@@ -11,7 +11,7 @@ import yaml
 from headgate.cli.options import config_option, json_option
 from headgate.cli.output import print_json
 from headgate.config import Config
-from headgate.config_file import FILE_NAME, find_config, load_config
+from headgate.config_file import FILE_NAME, ConfigError, find_config, load_config
 
 
 @click.group()
@@ -38,6 +38,10 @@ def check(file: Path, as_json: bool) -> None:
       headgate config check production.yaml && systemctl restart headgate
     """
     found = load_config(file, os.environ)
+    lacking = found.cache.semantic.lacking
+    if lacking is not None:
+        advice = f"run `pip install 'headgate[{lacking}]'`"
+        raise ConfigError(f"{file}: cache.semantic.embedder.kind: {lacking} is not installed; {advice}")
     counts = {"providers": len(found.providers), "models": len(found.models), "routes": len(found.routes)}
     if as_json:
         print_json({"file": str(file), "ok": True, **counts})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from headgate.cli.bars import Bars
 from headgate.demo import setting
 from headgate.demo.children import ChildError
 from headgate.demo.demo import Demo, as_json
@@ -37,7 +36,7 @@ def demo(json_: bool, keep: Path | None) -> None:
     """
     folder = keep or Path(tempfile.mkdtemp(prefix="headgate-demo-"))
     try:
-        report = asyncio.run(Demo(folder, _Bars(show=not json_)).run())
+        report = asyncio.run(Demo(folder, Bars(show=not json_)).run())
     except ChildError as error:
         raise click.ClickException(str(error)) from None
     finally:
@@ -47,22 +46,3 @@ def demo(json_: bool, keep: Path | None) -> None:
         click.echo(as_json(report).decode())
     else:
         click.echo("\n".join(lines(report, cap=setting.BUDGET_USD)))
-
-
-class _Bars:
-    """A progress bar on standard error for each stretch."""
-
-    def __init__(self, *, show: bool) -> None:
-        self._show = show
-
-    def __call__(self, what: str, of: int) -> Callable[[], None]:
-        """Begin a bar."""
-        bar = click.progressbar(length=of, label=f"{what:<26}", show_pos=True, file=sys.stderr, hidden=not self._show)
-        bar.render_progress()
-
-        def step() -> None:
-            bar.update(1)
-            if bar.finished:
-                bar.render_finish()
-
-        return step

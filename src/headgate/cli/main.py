@@ -24,12 +24,18 @@ COMMANDS = {
     "prices": "Show and change what models cost.",
     "usage": "Show what was used and what it cost.",
     "statement": "Write what a tenant owes for a month.",
+    "cache": "Show and clear what has been answered, and explain it.",
     "billing": "Show who was told what tenants owe.",
+    "eval": "Measure how sure the semantic cache is.",
+    "replay": "Try other settings on a log of real traffic.",
     "config": "Check a configuration file.",
     "doctor": "Check that everything needed is well.",
     "simulate": "Run a simulated provider.",
 }
 """Each command is the object of its name in the module of its name; what it does is said here so that help loads none."""
+
+RENAMED = {"eval": "evaluate"}
+"""Names that mean something else in Python."""
 
 
 class Commands(click.Group):
@@ -43,7 +49,8 @@ class Commands(click.Group):
         """Import the module of one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"headgate.cli.{cmd_name}"), cmd_name)
+        name = RENAMED.get(cmd_name, cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"headgate.cli.{name}"), name)
         return command
 
     def resolve_command(

@@ -39,6 +39,8 @@ _DETAILS = _COLUMNS | {
     "zone": "time zone",
     "hit_percent": "% paid for a hit",
     "customer": "billed as",
+    "cache_mode": "cache by meaning",
+    "max_error_rate": "wrong at most",
     "created": "created",
 }
 
@@ -81,6 +83,16 @@ def _terms(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--zone", help="Time zone of its windows, such as Europe/Berlin; new ones begin with it."),
         click.option("--hit-percent", type=click.IntRange(0, 1_000), help="What it pays for a hit, in % of a call."),
         click.option("--customer", metavar="NAME", help="Its name at whoever bills it; `none` for its id."),
+        click.option(
+            "--cache-mode",
+            type=click.Choice(["on", "shadow", "off", "none"]),
+            help="Whether answers are found by meaning, or only watched; `none` goes by the route.",
+        ),
+        click.option(
+            "--max-error-rate",
+            metavar="SHARE",
+            help="Share of its answers from the cache that may be wrong; `none` goes by the route.",
+        ),
     ]
     for option in reversed(each):
         command = option(command)
@@ -224,6 +236,8 @@ def _line(row: Json) -> Json:
     policy = row["policy"]
     caps = {window: "none" if cap is None else cap for window, cap in row["budget"].items()}
     words = {"tier": policy["tier"] or "auto", "created": moment(row["created"])}
+    cache = policy["cache"]
+    words |= {"cache_mode": cache["mode"] or "as the route", "max_error_rate": cache["max_error_rate"]}
     words["allowed_models"] = "all" if policy["allowed_models"] is None else policy["allowed_models"]
     return {**row, **policy, **caps, **words}
 
@@ -245,7 +259,23 @@ def _policy(terms: dict[str, Any]) -> Json:
             policy[name] = None if terms[name] == none else terms[name]
     if terms["tpm"] is not None:
         policy["tpm"] = None if terms["tpm"] == "none" else amount_of(terms["tpm"], "tokens", "--tpm")
+    if terms["cache_mode"] is not None:
+        policy.setdefault("cache", {})["mode"] = None if terms["cache_mode"] == "none" else terms["cache_mode"]
+    if terms["max_error_rate"] is not None:
+        policy.setdefault("cache", {})["max_error_rate"] = _share(terms["max_error_rate"])
     for option, field, none in (("allow", "allowed_models", "all"), ("prefer", "prefer", "none")):
         if terms[option]:
             policy[field] = None if none in terms[option] else list(terms[option])
     return policy
+
+
+def _share(text: str) -> float | None:
+    """A share of 1, None for `none`. Raises BadParameter."""
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a number nor none", click.get_current_context(), param_hint="'--max-error-rate'"
+        ) from None

@@ -63,6 +63,8 @@ class GatewayError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.request_id: str | None = None
+        self.remembered = False
+        """Whether the provider said so to an earlier call, and was not asked again."""
 
     @property
     def label(self) -> str:

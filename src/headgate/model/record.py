@@ -30,7 +30,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What happened to one call. Holds no prompt, no answer and no secret.
 
-    All times are seconds; `overhead` is the time that the gateway itself added; money is nano-USD. Written as JSON, fields
+    `confidence` is that of an answer from stock (or of one that would have been, of a tier that only watches), `judged` that of one
+    that was near and not served. All times are seconds; `overhead` is the time that the gateway itself added; money is nano-USD. Written as JSON, fields
     that say nothing beyond their default are left out.
     """
 
@@ -48,6 +49,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     cache: CacheOutcome = "bypass"
     cache_reason: str | None = None
     confidence: float | None = None
+    judged: float | None = None
     model: str | None = None
     deployment: str | None = None
     route_reason: str | None = None

@@ -10,6 +10,10 @@ Window = Literal["minute", "hour", "day", "week", "month", "total"]
 WINDOWS: tuple[Window, ...] = ("hour", "day", "week", "month", "total")
 """The windows of budgets; `minute` is for rates of tokens."""
 KeyRole = Literal["admin", "tenant_admin", "caller"]
+Mode = Literal["on", "shadow", "off"]
+"""Of the semantic tier: it serves, it only watches, it is not asked."""
+Strategy = Literal["aggressive", "standard", "bypass"]
+"""How bold the semantic tier is: twice the configured error rate, that rate, not asked at all."""
 DEFAULT_TENANT = "default"
 OPERATOR = "operator"
 """Who pays, in the journal, for what no tenant asked for."""
@@ -23,6 +27,17 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     week: int | None = None
     month: int | None = None
     total: int | None = None
+
+
+class CacheTerms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How a tenant's calls are treated by the semantic cache; None is as the route or the configuration says.
+
+    mode            whether it serves, only watches, or is not asked
+    max_error_rate  share of the tenant's answers from stock that may be wrong
+    """
+
+    mode: Mode | None = None
+    max_error_rate: float | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -39,6 +54,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     zone           IANA time zone of the calendar windows of its budgets
     hit_percent    what it pays for an answer from stock, in percent of what the call would have cost: 0 nothing, 100 all
     customer       its name at whoever bills it; None is its id
+    cache          how the semantic cache treats its calls
     """
 
     rpm: int = 120
@@ -52,6 +68,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     zone: str = "UTC"
     hit_percent: int = 0
     customer: str | None = None
+    cache: CacheTerms = CacheTerms()
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,17 +122,20 @@ class Key(msgspec.Struct, frozen=True, gc=False):
 class Wishes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a caller asks of the gateway itself, beside the request: the `x-headgate-*` headers.
 
-    min_confidence and timeout may only make the gateway stricter; ttl is in seconds. A repeated `idempotency_key` gets the
-    first call's answer.
+    min_confidence, max_error_rate, strategy and timeout may only make the gateway stricter; ttl is in seconds, and so is `stale`:
+    how long past its time an exact answer may be. A repeated `idempotency_key` gets the first call's answer.
     """
 
     cache: Literal["default", "no-cache", "no-store", "only-if-cached", "exact"] = "default"
     ttl: float | None = None
+    stale: float = 0.0
+    strategy: Strategy | None = None
     tags: tuple[str, ...] = ()
     namespace: str = ""
     user: str | None = None
     feature: str | None = None
     min_confidence: float = 0.0
+    max_error_rate: float | None = None
     coalesce: Literal["off", "exact", "semantic"] = "semantic"
     timeout: float | None = None
     idempotency_key: str | None = None

@@ -22,6 +22,7 @@ from headgate.model.errors import InvalidRequest, MethodNotAllowed
 from headgate.model.tenancy import WINDOWS, KeyRecord, Window
 from headgate.server.admin_billing import add_billing
 from headgate.server.admin_budgets import add_budgets, add_organisations
+from headgate.server.admin_cache import add_cache
 from headgate.server.admin_prices import add_prices
 from headgate.server.bodies import Body, Usd, author
 from headgate.server.budgets import Budgets, Limit, budgets_of
@@ -44,6 +45,19 @@ class CapsBody(Body):
     total: Usd | None = None
 
 
+class CacheBody(Body):
+    """How the semantic cache treats a tenant's calls. Null is as the route or the configuration says; where a route says something too,
+    the stricter counts."""
+
+    mode: Literal["on", "shadow", "off"] | None = Field(
+        None,
+        description="It serves, only watches and records, or is not asked. Off for all in the configuration is off.",
+    )
+    max_error_rate: float | None = Field(
+        None, ge=0, le=0.5, description="Share of the tenant's answers from the cache that may be wrong."
+    )
+
+
 class PolicyBody(Body):
     """How a tenant's calls are treated. A field given as null falls back to the default."""
 
@@ -63,6 +77,7 @@ class PolicyBody(Body):
         None, description="What it pays for an answer from stock, in percent of what the call would have cost."
     )
     customer: str | None = Field(None, description="Its name at whoever bills it.")
+    cache: CacheBody | None = Field(None, description="How the semantic cache treats its calls.")
 
 
 class TenantBody(Body):
@@ -121,6 +136,7 @@ def management(engine: Engine) -> FastAPI:
     add_budgets(app, budgets)
     _add_reports(app, engine)
     add_prices(app, engine.pricing)
+    add_cache(app, engine)
     add_billing(app, engine)
     page = files("headgate.server").joinpath("docs.html").read_text(encoding="utf-8")
 

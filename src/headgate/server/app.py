@@ -29,6 +29,7 @@ from headgate.server.edge import (
 )
 from headgate.server.embeddings import EmbeddingsDoor
 from headgate.server.statements import statement_page
+from headgate.server.stock import StockDoor
 from headgate.server.usage import query_of, usage_report
 from headgate.server.wishes import credential
 from headgate.tenants.tenants import Tenants
@@ -67,11 +68,14 @@ class App:
         self._now = now
         self._chat = ChatDoor(gateway, limits)
         self._embeddings = EmbeddingsDoor(gateway, limits)
+        self._stock = StockDoor(gateway, limits)
         self._doors: dict[str, tuple[str, Door]] = {"/chat": ("POST", self._chat.ask)}
         for prefix in ("/v1", ""):
             self._doors[f"{prefix}/chat/completions"] = "POST", self._chat.completions
             self._doors[f"{prefix}/embeddings"] = "POST", self._embeddings.embeddings
             self._doors[f"{prefix}/models"] = "GET", self._embeddings.models
+            self._doors[f"{prefix}/cache/invalidate"] = "POST", self._stock.invalidate
+            self._doors[f"{prefix}/feedback"] = "POST", self._stock.feedback
             self._doors[f"{prefix}/usage"] = "GET", self._usage
             self._doors[f"{prefix}/statement"] = "GET", self._statement
 

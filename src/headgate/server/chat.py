@@ -64,10 +64,10 @@ class ChatDoor:
         await send.end()
 
     async def ask(self, caller: Principal, scope: Scope, receive: Receive, send: Sender) -> None:
-        """`{prompt, model?}` -> `{content, source, latency_ms, cost, model}`.
+        """`{prompt, model?}` -> `{content, source, latency_ms, cost, model, confidence}`.
 
-        The tenant is the key's; a `tenant` in the body changes nothing. An error keeps its status and its OpenAI shape, with
-        `source` beside it.
+        The tenant is the key's; a `tenant` in the body changes nothing. `confidence` is that of a cached answer, null of a live
+        one. An error keeps its status and its OpenAI shape, with `source` beside it.
         """
         began = time.monotonic()
         try:
@@ -112,10 +112,19 @@ def _question(body: Any) -> ChatRequest:
 
 
 def _answer(reply: Reply, content: str, began: float) -> Json:
-    source = "live" if reply.source == "live" else "cache"
-    return {**_plain(content, source, began), "cost": to_usd(reply.cost), "model": reply.trail.model}
+    source, trail = "live" if reply.source == "live" else "cache", reply.trail
+    confidence = trail.confidence if trail.cache == "hit" else None
+    found = {"cost": to_usd(reply.cost), "model": trail.model, "confidence": confidence}
+    return {**_plain(content, source, began), **found}
 
 
 def _plain(content: str, source: str, began: float) -> Json:
     latency = round((time.monotonic() - began) * 1000, 2)
-    return {"content": content, "source": source, "latency_ms": latency, "cost": "0.00", "model": None}
+    return {
+        "content": content,
+        "source": source,
+        "latency_ms": latency,
+        "cost": "0.00",
+        "model": None,
+        "confidence": None,
+    }

@@ -199,10 +199,13 @@ def status_of(error: GatewayError, limits: HttpLimits) -> int:
 
 
 def error_headers(error: GatewayError) -> list[Header]:
-    """`Retry-After` where waiting helps, and `x-should-retry` where SDKs would guess wrong: they repeat every 409 and 429."""
+    """`Retry-After` where waiting helps, `x-should-retry` where SDKs would guess wrong (they repeat every 409 and 429), and whether the
+    provider said so to an earlier call."""
     headers: list[Header] = []
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
+    if error.remembered:
+        headers += [(b"x-headgate-cache", b"hit"), (b"x-headgate-cache-reason", b"refused")]
     if isinstance(error, RateLimited) and error.limit is not None:
         headers.extend(rate_headers(error.limit, 0, error.reset, of=error.type))
     if error.retry_after is not None or error.status in (429, 503):

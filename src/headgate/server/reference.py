@@ -58,15 +58,47 @@ _EMBED = {
         },
     },
 }
+_INVALIDATE = {
+    "type": "object",
+    "description": "Entries that fit every field that is given, of the tags one is enough; or `all`.",
+    "properties": {
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "user": {"type": "string", "description": "A key that is bound to a user reaches that user's entries only."},
+        "namespace": {"type": "string"},
+        "model": {"type": "string", "description": "What was asked for."},
+        "entry": {"type": "string", "description": "An id, as x-headgate-entry tells it."},
+        "all": {"type": "boolean"},
+    },
+    "additionalProperties": False,
+}
+_FEEDBACK = {
+    "type": "object",
+    "required": ["request_id", "correct"],
+    "properties": {
+        "request_id": {"type": "string", "description": "The x-request-id of the answer."},
+        "correct": {"type": "boolean"},
+        "reason": {"type": "string"},
+    },
+    "additionalProperties": False,
+}
 _MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _WISHES = (
     ("x-headgate-cache", "default, no-cache, no-store, only-if-cached or exact"),
     ("x-headgate-cache-ttl", "seconds that the answer is kept"),
+    (
+        "x-headgate-cache-stale",
+        "seconds that an exact answer may be past its time; such a one is served at once and bought anew behind it",
+    ),
+    (
+        "x-headgate-cache-strategy",
+        "standard or bypass (nothing by meaning); the stricter of this and the route's counts",
+    ),
     ("x-headgate-cache-tags", "names under which the answer is kept, separated by commas"),
     ("x-headgate-namespace", "a partition of the tenant's cache"),
     ("x-headgate-user", "the end user"),
     ("x-headgate-feature", "the feature of the product"),
     ("x-headgate-min-confidence", "0 to 1; may only raise the bar"),
+    ("x-headgate-max-error-rate", "0 to 1; the share of wrong answers from the cache may only be lowered"),
     ("x-headgate-coalesce", "off, exact or semantic"),
     ("x-headgate-timeout", "seconds that this caller waits at most"),
     ("Idempotency-Key", "a repeat under the same key gets the first answer and is paid once"),
@@ -74,7 +106,10 @@ _WISHES = (
 _TOLD = (
     ("x-headgate-source", "live, exact, semantic, coalesced or coalesced-semantic"),
     ("x-headgate-cache", "miss, hit, bypass or shadow"),
-    ("x-headgate-cache-reason", "why it was bypassed or not served"),
+    (
+        "x-headgate-cache-reason",
+        "why it was bypassed or not served; of a hit: stale (a fresh answer is on its way) or refused (the provider's error of before)",
+    ),
     ("x-headgate-confidence", "of a hit, 0.000 to 1.000"),
     ("x-headgate-entry", "the cached answer"),
     ("x-headgate-model", "the provider's name of the model"),
@@ -126,6 +161,10 @@ def _calls() -> Json:
         "/v1/embeddings": {"post": _told(_call("Turn texts into vectors", "calls", _EMBED, wishes))},
         "/v1/models": {"get": _call("The models that this key may use", "calls")},
         "/v1/models/{model}": {"get": _call("One of them", "calls", parameters=[_MODEL])},
+        "/v1/cache/invalidate": {"post": _call("Take answers of this tenant out of stock", "cache", _INVALIDATE)},
+        "/v1/feedback": {
+            "post": _call("Say whether an answer was right; a wrong one is withdrawn", "cache", _FEEDBACK)
+        },
         "/v1/usage": {"get": _call("What this tenant used, saved and paid", "calls", parameters=_usage_parameters())},
         "/chat": {"post": _told(_call("Answer one question", "calls", _ASK, wishes))},
         "/healthz": {"get": _call("Is the process alive", "operation")},

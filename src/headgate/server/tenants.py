@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from headgate.budget.allowance import Allowance
 from headgate.model.chat import Json
 from headgate.model.errors import InvalidRequest
@@ -14,7 +16,7 @@ from headgate.tenants.organisations import Organisation
 from headgate.tenants.tenants import Tenants
 
 POLICY = ("allowed_models", "prefer", "tier", "abandoned", "organisation", "zone", "hit_percent", "customer")
-"""The fields of a policy that are shown beside the rates."""
+"""The fields of a policy that are shown beside the rates, and beside how the cache treats it."""
 
 
 def tenant_row(tenant: Tenant, budgets: Budgets) -> Json:
@@ -28,7 +30,10 @@ def tenant_row(tenant: Tenant, budgets: Budgets) -> Json:
         "rpm": policy.rpm,
         "tpm": policy.tpm,
         "concurrency": policy.concurrency,
-        "policy": {name: getattr(policy, name) for name in POLICY},
+        "policy": {
+            **{name: getattr(policy, name) for name in POLICY},
+            "cache": msgspec.to_builtins(policy.cache),
+        },
     }
 
 

@@ -12,6 +12,7 @@ _PREFIX = b"x-headgate-"
 _IDEMPOTENCY = b"idempotency-key"
 _NO_WISHES = Wishes()
 _CACHE = ("default", "no-cache", "no-store", "only-if-cached", "exact")
+_STRATEGY = ("aggressive", "standard", "bypass")
 _COALESCE = ("off", "exact", "semantic")
 _LONGEST = 256
 
@@ -88,11 +89,14 @@ def _tags(_: str, text: str) -> tuple[str, ...]:
 _READERS: dict[str, tuple[str, Callable[[str, str], object]]] = {
     "x-headgate-cache": ("cache", _one_of(_CACHE)),
     "x-headgate-cache-ttl": ("ttl", _number(0, 31_536_000)),
+    "x-headgate-cache-stale": ("stale", _number(0, 31_536_000)),
+    "x-headgate-cache-strategy": ("strategy", _one_of(_STRATEGY)),
     "x-headgate-cache-tags": ("tags", _tags),
     "x-headgate-namespace": ("namespace", _plain),
     "x-headgate-user": ("user", _plain),
     "x-headgate-feature": ("feature", _plain),
     "x-headgate-min-confidence": ("min_confidence", _number(0, 1)),
+    "x-headgate-max-error-rate": ("max_error_rate", _number(0, 1)),
     "x-headgate-coalesce": ("coalesce", _one_of(_COALESCE)),
     "x-headgate-timeout": ("timeout", _number(0.001, 600)),
     "idempotency-key": ("idempotency_key", _plain),

@@ -104,6 +104,14 @@ def migrate(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
             connection.execute(f"PRAGMA user_version = {len(steps)}")
 
 
+def set_aside(path: Path) -> None:
+    """Move a file that nothing can be done with out of the way, to `.broken`, or leave it when even that cannot be done."""
+    with contextlib.suppress(OSError):
+        path.replace(path.with_suffix(".broken"))
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 class Database:
     """One connection that works in one thread of its own, so that no disk is waited for on the event loop."""
 

@@ -13,12 +13,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from headgate.model.money import NANO_PER_USD
 from headgate.model.record import Attempt, CallRecord
 from headgate.telemetry.labels import NONE, Labels
-from headgate.telemetry.series import GAUGES, Series
+from headgate.telemetry.series import GAUGES, TOTALS, Series
 
 BATCH = 64
 MOST_TENANTS = 1_000
@@ -39,8 +39,8 @@ class PrometheusSink:
         deployments = tuple(deployments)
         self._series = Series()
         self.registry.register(self._series)
-        self._gauges = _Gauges()
-        self.registry.register(self._gauges)
+        self._readings = _Readings()
+        self.registry.register(self._readings)
         self._route = Labels((*routes, *deployments))
         self._deployment = Labels(deployments)
         self._tenant = Labels(most=MOST_TENANTS)
@@ -56,7 +56,13 @@ class PrometheusSink:
         """
         if name not in GAUGES:
             raise ValueError(f"{name!r} is not one of {', '.join(GAUGES)}")
-        self._gauges.add(name, read, labels)
+        self._readings.add(name, read, labels)
+
+    def total(self, name: str, read: Callable[[], Reading], labels: tuple[str, ...] = ()) -> None:
+        """The same for a count that somebody else keeps and that never falls."""
+        if name not in TOTALS:
+            raise ValueError(f"{name!r} is not one of {', '.join(TOTALS)}")
+        self._readings.add(name, read, labels)
 
     def budget_alert(self, tenant: str | None, window: str, percent: int) -> None:
         """Count a threshold of a budget; `window` is its kind. An organisation's has no tenant."""
@@ -65,6 +71,10 @@ class PrometheusSink:
     def spend_rate_alert(self, tenant: str) -> None:
         """Count a task that became dearer."""
         self._series.spend_rate_alerts.add((self._tenant(tenant),))
+
+    def shadow_check(self, outcome: str) -> None:
+        """Count a check of a served answer: `right`, `wrong`, `unknown`, `failed` or `dropped`."""
+        self._series.checks.add((outcome,))
 
     def record(self, record: CallRecord) -> None:
         """Count one finished call, together with others: many in a row cost half of as many one by one."""
@@ -108,6 +118,9 @@ class PrometheusSink:
         self._series.lookups.add((tier, record.cache))
         if record.lookup is not None:
             self._series.lookup.observe(record.lookup, tier)
+        judged = record.confidence if record.source == "semantic" else record.judged
+        if judged is not None:
+            self._series.verdict.observe(judged)
 
     def _led(self, record: CallRecord) -> None:
         series = self._series
@@ -151,20 +164,24 @@ class PrometheusSink:
             self._series.cost.add((self._tenant(tenant), model), attempt.cost / NANO_PER_USD)
 
 
-class _Gauges:
-    """A collector that reads its gauges when it is scraped."""
+class _Readings:
+    """A collector that reads its gauges and totals when it is scraped."""
 
     def __init__(self) -> None:
         self._reads: dict[str, tuple[Callable[[], Reading], tuple[str, ...]]] = {}
 
     def add(self, name: str, read: Callable[[], Reading], labels: tuple[str, ...]) -> None:
-        """Show one more gauge."""
+        """Show one more."""
         self._reads[name] = read, labels
 
     def collect(self) -> Iterator[Metric]:
-        """Read all gauges. At most MOST_GAUGE_ROWS label values each."""
+        """Read all of them. At most MOST_GAUGE_ROWS label values each."""
         for name, (read, labels) in self._reads.items():
-            family = GaugeMetricFamily(name, GAUGES[name], labels=labels)
+            family = (
+                GaugeMetricFamily(name, GAUGES[name], labels=labels)
+                if name in GAUGES
+                else CounterMetricFamily(name, TOTALS[name], labels=labels)
+            )
             with contextlib.suppress(Exception):
                 reading = read()
                 rows = list(reading.items())[:MOST_GAUGE_ROWS] if isinstance(reading, Mapping) else [((), reading)]

@@ -27,13 +27,22 @@ GAUGES = {
     "headgate_breaker_state": "Breaker of a deployment: 0 closed, 1 half open, 2 open.",
     "headgate_budget_used_ratio": "Spent and held share of a tenant's cap.",
     "headgate_cache_bytes": "Bytes that cached answers take.",
+    "headgate_cache_drift": "Scopes of the semantic cache by whether they keep their promise: ok, tightened, strict, off.",
     "headgate_cache_entries": "Cached answers.",
+    "headgate_cache_hit_accuracy": "Of the answers served by meaning that pure chance had checked, the share that was right.",
     "headgate_event_loop_lag_seconds": "How late the event loop runs what is due.",
     "headgate_flight_followers": "Callers that read another caller's flight now.",
     "headgate_ledger_lag_seconds": "Age of the oldest ledger write that is not yet durable.",
     "headgate_reservations_open": "Reservations neither settled nor released.",
 }
 """Gauges that assembly fills by giving a function to read."""
+
+TOTALS = {
+    "headgate_cache_evictions_total": "Cached answers that made room for others.",
+    "headgate_cache_failures_total": "Times that a part of the cache did not work and a call went on without it.",
+    "headgate_cache_invalidated_total": "Cached answers that were taken out by an invalidation, or by feedback.",
+}
+"""The same for counters that others keep."""
 
 
 class Counter:
@@ -103,6 +112,11 @@ class Series:
         )
         self.lookups = Counter("cache_lookups_total", "Calls by what the cache said.", "tier", "outcome")
         self.lookup = Histogram("cache_lookup_seconds", "Cache lookups.", LOOKUP, "tier")
+        self.verdict = Histogram(
+            "verdict_confidence",
+            "How probable it seemed that the nearest stored answer is right, served or not.",
+            SHARES,
+        )
         self.decisions = Counter("routing_decisions_total", "Routing decisions.", "route", "model", "reason")
         self.confidence = Histogram("router_confidence", "The router's confidence; 0 is an abstention.", SHARES)
         self.attempts = Counter("attempts_total", "Attempts at deployments.", "deployment", "outcome")
@@ -124,6 +138,7 @@ class Series:
         self.spend_rate_alerts = Counter(
             "spend_rate_alerts_total", "Tasks that became dearer than they were in the week before.", "tenant"
         )
+        self.checks = Counter("shadow_checks_total", "Answers served by meaning that were bought again.", "outcome")
         self.flights = Counter("flights_total", "Flights that were sent to a provider.")
 
     def collect(self) -> Iterator[Metric]:

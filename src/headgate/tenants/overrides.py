@@ -11,18 +11,22 @@ from typing import Any
 import msgspec
 
 from headgate.model.errors import InvalidRequest
-from headgate.model.tenancy import Policy
+from headgate.model.tenancy import CacheTerms, Policy
 from headgate.model.zones import zone_of
 
 MOST_HIT_PERCENT = 1_000
+HIGHEST_ERROR_RATE = 0.5
 
 
 def merged(overrides: dict[str, Any], changes: dict[str, Any], defaults: Policy) -> dict[str, Any]:
-    """The overrides after `changes`; a field given as None falls back to the default.
+    """The overrides after `changes`; a field given as None falls back to the default. What `cache` holds is merged in the same way.
 
     Raises InvalidRequest naming the field.
     """
-    result = {name: value for name, value in {**overrides, **changes}.items() if value is not None}
+    inner = changes.get("cache")
+    if isinstance(inner, dict):
+        changes = {**changes, "cache": _given({**overrides.get("cache", {}), **inner}) or None}
+    result = _given({**overrides, **changes})
     _refuse_unknown(result)
     try:
         policy = with_defaults(result, defaults)
@@ -39,11 +43,20 @@ def with_defaults(overrides: dict[str, Any], defaults: Policy) -> Policy:
     return msgspec.convert({**msgspec.to_builtins(defaults), **overrides}, Policy)
 
 
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _refuse_unknown(overrides: dict[str, Any]) -> None:
     unknown = sorted(set(overrides) - set(Policy.__struct_fields__))
     if unknown:
         known = ", ".join(Policy.__struct_fields__)
         raise InvalidRequest(f"There is no field `{unknown[0]}` here, only {known}.", param=unknown[0])
+    cache = overrides.get("cache", {})
+    for name in cache if isinstance(cache, dict) else ():
+        if name not in CacheTerms.__struct_fields__:
+            known = ", ".join(CacheTerms.__struct_fields__)
+            raise InvalidRequest(f"There is no field `cache.{name}` here, only {known}.", param=f"cache.{name}")
 
 
 def _check_ranges(policy: Policy) -> None:
@@ -56,6 +69,11 @@ def _check_ranges(policy: Policy) -> None:
         raise InvalidRequest(f"`hit_percent` must be between 0 and {MOST_HIT_PERCENT}.", param="hit_percent")
     if policy.customer is not None and not (policy.customer.isprintable() and 1 <= len(policy.customer) <= 255):
         raise InvalidRequest("`customer` must be 1 to 255 printable characters.", param="customer")
+    rate = policy.cache.max_error_rate
+    if rate is not None and not 0 <= rate <= HIGHEST_ERROR_RATE:
+        raise InvalidRequest(
+            f"`cache.max_error_rate` must be between 0 and {HIGHEST_ERROR_RATE}.", param="cache.max_error_rate"
+        )
     try:
         zone_of(policy.zone)
     except ValueError as error:

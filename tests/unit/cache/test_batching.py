@@ -44,11 +44,27 @@ async def batcher_of(run: Recorder, **limits: int) -> AsyncIterator[MicroBatcher
         await batcher.close()
 
 
-async def started(*items: int, on: MicroBatcher[int, int]) -> list[asyncio.Task[int]]:
-    """Tasks that have submitted by the time this returns."""
-    tasks = [asyncio.create_task(on.submit(item)) for item in items]
+async def started(first: int, *items: int, on: MicroBatcher[int, int]) -> list[asyncio.Task[int]]:
+    """Tasks that have submitted by the time this returns, the first one a turn of the loop ahead of the others."""
+    tasks = [asyncio.create_task(on.submit(first))]
+    await asyncio.sleep(0)
+    tasks += [asyncio.create_task(on.submit(item)) for item in items]
     await asyncio.sleep(0)
     return tasks
+
+
+async def test_with_several_threads_what_comes_at_once_is_shared_out_among_those_that_are_idle() -> None:
+    run = Recorder(is_open=False)
+    async with batcher_of(run, threads=2) as batcher:
+        tasks = [asyncio.create_task(batcher.submit(item)) for item in (1, 2, 3, 4, 5)]
+        while len(run.batches) < 2:
+            await asyncio.sleep(0)
+        tasks += [asyncio.create_task(batcher.submit(item)) for item in (6, 7)]
+        await asyncio.sleep(0)
+        run.gate.set()
+        assert await asyncio.gather(*tasks) == [2, 4, 6, 8, 10, 12, 14]
+    assert sorted(run.batches)[:2] == [[1, 2, 3], [4, 5]]
+    assert sorted(item for batch in run.batches[2:] for item in batch) == [6, 7]
 
 
 async def test_a_lone_item_runs_at_once_off_the_event_loop() -> None:
@@ -67,6 +83,13 @@ async def test_items_that_arrive_while_a_batch_runs_form_the_next_one() -> None:
         assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
     assert run.batches == [[1], [2, 3, 4]]
     assert len(run.threads) == 1
+
+
+async def test_items_of_one_turn_of_the_loop_form_one_batch() -> None:
+    run = Recorder()
+    async with batcher_of(run) as batcher:
+        assert await asyncio.gather(*map(batcher.submit, (1, 2, 3))) == [2, 4, 6]
+    assert run.batches == [[1, 2, 3]]
 
 
 async def test_a_batch_has_at_most_the_set_number_of_items() -> None:
@@ -176,13 +199,15 @@ async def test_closing_fails_those_that_wait_and_lets_the_running_batch_end() ->
     await batcher.close()
 
 
-@given(st.lists(st.tuples(st.integers(1, 200), st.booleans(), st.integers(0, 2)), max_size=40))
-def test_every_caller_gets_its_own_result_whatever_the_interleaving(plan: list[tuple[int, bool, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 200), st.booleans(), st.integers(0, 2)), max_size=40), st.integers(1, 3))
+def test_every_caller_gets_its_own_result_whatever_the_interleaving(
+    plan: list[tuple[int, bool, int]], threads: int
+) -> None:
     """Items of any width, callers that leave, and pauses between arrivals."""
 
     async def play() -> None:
         run = Recorder()
-        batcher = MicroBatcher(run, width=lambda item: item, max_items=3, max_width=256)
+        batcher = MicroBatcher(run, width=lambda item: item, max_items=3, max_width=256, threads=threads)
         tasks = []
         for item, leaves, pauses in plan:
             tasks.append((item * 100, asyncio.create_task(batcher.submit(item * 100))))

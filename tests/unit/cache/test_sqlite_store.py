@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from headgate.cache.cache import Entry
-from headgate.cache.sqlite import PURGE_EVERY, SqliteStore
-from tests.conformance.test_cache_store import HOME, Clock, entry, found, key, vector
+from headgate.cache.cache import Entry, Selection
+from headgate.cache.packing import digest
+from headgate.cache.rows import SCHEMA
+from headgate.cache.sqlite import SqliteStore
+from headgate.model.errors import Overloaded
+from headgate.model.tenancy import Namespace
+from tests.conformance.test_cache_store import HOME, Clock, entry, found, key, put, unseen, vector
 
 
 @pytest.fixture
@@ -26,15 +29,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cache.db"
 
 
-async def opened(path: Path, clock: Clock, *, per_tenant: int = 100) -> SqliteStore:
-    return await SqliteStore.open(path, per_tenant=per_tenant, now=clock)
+async def opened(path: Path, clock: Clock, *, bound: int = 100, stale_for: float = 0.0) -> SqliteStore:
+    return await SqliteStore.open(path, entries_per_tenant=bound, stale_for=stale_for, now=clock)
 
 
-async def fill(path: Path, clock: Clock, *entries: Entry, per_tenant: int = 100) -> None:
-    store = await opened(path, clock, per_tenant=per_tenant)
+async def fill(path: Path, clock: Clock, *entries: Entry) -> None:
+    store = await opened(path, clock)
     for one in entries:
-        await store.put(one)
+        await put(store, one)
     await store.close()
+
+
+def names(path: Path) -> list[str]:
+    """Of the entries in the file; a name is what a key's digest begins with."""
+    connection = sqlite3.connect(path)
+    try:
+        packs = connection.execute("SELECT pack FROM entries ORDER BY number").fetchall()
+        return [digest(pack).rstrip(b"\0").decode() for (pack,) in packs]
+    finally:
+        connection.close()
 
 
 def rows(path: Path) -> int:
@@ -62,10 +75,10 @@ async def test_a_restart_keeps_entries_with_vectors_and_times(path: Path, clock:
     await fill(path, clock, kept, entry("plain"))
     store = await opened(path, clock)
     assert store.size() == 2
-    assert store.peek(kept.key) == kept
+    assert store.peek(kept.key) == await store.find("acme", "one") == unseen(kept)
     (candidate,) = await store.nearest(HOME, b"p", vector(1, 2, 3), 1)
-    assert candidate.entry.vector == vector(1, 2, 3).tobytes()
-    assert candidate.similarity == pytest.approx(1.0, abs=1e-6)
+    assert candidate.entry == unseen(kept)
+    assert candidate.similarity == pytest.approx(1.0, abs=1e-4)
     clock.time = 1_200.5
     assert await found(store, vector(1, 2, 3)) == []
     assert store.peek(kept.key) is not None
@@ -86,10 +99,39 @@ async def test_what_expired_meanwhile_does_not_come_back(path: Path, clock: Cloc
     await store.close()
 
 
-async def test_a_restart_keeps_to_the_bound_and_to_what_lives_longest(path: Path, clock: Clock) -> None:
-    await fill(path, clock, *(entry(str(number), expires=1_100.0 + number) for number in range(6)))
-    store = await opened(path, clock, per_tenant=2)
+async def test_what_is_stale_is_kept_over_a_restart_for_as_long_as_it_may_be_served(path: Path, clock: Clock) -> None:
+    store = await opened(path, clock, stale_for=30.0)
+    await put(store, entry("one", near=vector(1), expires=1_010.0))
+    await store.close()
+    clock.time = 1_020.0
+    store = await opened(path, clock, stale_for=30.0)
+    assert store.peek(key("one")) is None
+    assert store.peek(key("one"), stale=20.0) is not None
+    assert await found(store, vector(1)) == []
+    await store.close()
+    clock.time = 1_040.0
+    store = await opened(path, clock, stale_for=30.0)
+    assert store.size() == 0
+    await store.close()
+
+
+async def test_a_restart_keeps_to_the_bound_and_to_what_is_worth_most(path: Path, clock: Clock) -> None:
+    await fill(path, clock, *(entry(str(number), worth=1_000 * number) for number in range(6)))
+    store = await opened(path, clock, bound=2)
     assert [number for number in range(6) if store.peek(key(str(number)))] == [4, 5]
+    await store.close()
+    assert rows(path) == 2
+
+
+async def test_odd_names_survive_a_restart(path: Path, clock: Clock) -> None:
+    place = Namespace("ac\0me\ud800", "\U0001f600'; --")
+    await fill(path, clock, entry("one", place, near=vector(1), deployment="\ud800", model="\0"), entry("two"))
+    store = await opened(path, clock)
+    held = store.peek(key("one", place))
+    assert held is not None
+    assert (held.deployment, held.model) == ("\ud800", "\0")
+    assert await found(store, vector(1), place) == ["one"]
+    assert store.peek(key("two")) is not None
     await store.close()
 
 
@@ -101,17 +143,64 @@ async def test_the_last_of_two_under_one_key_is_there_after_a_restart(path: Path
     await store.close()
 
 
-async def test_expired_and_surplus_rows_leave_the_file_in_time(path: Path, clock: Clock) -> None:
-    store = await opened(path, clock, per_tenant=3)
+async def test_what_is_evicted_or_expired_leaves_the_file(path: Path, clock: Clock) -> None:
+    store = await opened(path, clock, bound=3)
     for number in range(6):
-        await store.put(entry(str(number), expires=1_100.0 + number))
+        await put(store, entry(str(number), expires=1_100.0 + number))
+        if number == 3:
+            # Written, unlike those that go while they wait.
+            await store.invalidate(Selection(tenant="nobody"))
     await store.close()
-    assert rows(path) == 6
-    store = await opened(path, clock, per_tenant=3)
-    clock.time += PURGE_EVERY + 1
-    await store.put(entry("last", expires=9_000.0))
+    assert rows(path) == 3
+    store = await opened(path, clock, bound=3)
+    clock.time += 300.0
+    await put(store, entry("last", expires=9_000.0))
     await store.close()
     assert rows(path) == 1
+
+
+async def test_what_is_invalidated_is_gone_from_the_file_when_the_call_returns(path: Path, clock: Clock) -> None:
+    """Whether it had been written before or was on its way. The file is read as if the process had been killed now."""
+    store = await opened(path, clock)
+    await put(store, entry("written"))
+    await store.invalidate(Selection(tenant="acme", tags=("none has it",)))
+    assert rows(path) == 1
+    await put(store, entry("on its way"))
+    await put(store, entry("another's", Namespace("beta")))
+    assert await store.invalidate(Selection(tenant="acme", tags=("a",))) == 2
+    assert names(path) == ["another's"]
+    await store.close()
+    assert names(path) == ["another's"]
+
+
+async def test_an_invalidation_that_the_disk_has_no_room_for_is_told_and_made_good_later(
+    path: Path, clock: Clock
+) -> None:
+    await fill(path, clock, entry("one"), entry("two", tags=("b",)))
+    store = await opened(path, clock)
+    with no_room():
+        with pytest.raises(Overloaded, match="cannot be written"):
+            await store.invalidate(Selection(tenant="acme", tags=("a",)))
+        assert store.peek(key("one")) is None
+    await store.invalidate(Selection(tenant="acme", tags=("c",)))
+    assert names(path) == ["two"]
+    await store.close()
+
+
+async def test_what_nobody_could_read_does_not_come_back(path: Path, clock: Clock) -> None:
+    """An invalidation could not have found it."""
+    await fill(path, clock, entry("one"))
+    path.rename(path.with_suffix(".elsewhere"))
+    path.mkdir()
+    store = await opened(path, clock)
+    assert store.size() == 0
+    path.rmdir()
+    path.with_suffix(".elsewhere").rename(path)
+    assert await store.invalidate(Selection(tenant="acme", tags=("a",))) == 0
+    await store.close()
+    store = await opened(path, clock)
+    assert store.size() == 0
+    await store.close()
 
 
 @pytest.mark.parametrize(
@@ -155,20 +244,66 @@ async def test_a_file_of_a_newer_version_is_set_aside(path: Path, clock: Clock) 
 
 
 @pytest.mark.parametrize(
-    "row", ['{"id": 1}', "nothing", msgspec.json.encode(msgspec.structs.replace(entry("bad"), answer=b"\xc1")).decode()]
+    "change",
+    [
+        "pack = substr(pack, 1, 60)",
+        "pack = zeroblob(length(pack))",
+        "tenant = CAST('beta' AS BLOB)",
+        "namespace = CAST('other' AS BLOB)",
+        "partition = x'00'",
+        "vector = zeroblob(4)",
+        "vector = 'text'",
+        "pack = 7",
+        "model = CAST('other' AS BLOB)",
+        "sum = 0",
+    ],
 )
-async def test_a_row_that_cannot_be_read_is_skipped(
-    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, row: str
+async def test_a_row_that_was_damaged_is_skipped_and_removed(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
-    """The last one holds an answer in a form that this version does not know."""
-    await fill(path, clock, entry("one"))
+    await fill(path, clock, entry("one"), entry("bad", near=vector(1)))
     connection = sqlite3.connect(path)
     with connection:
-        connection.execute("INSERT INTO entries VALUES ('acme', '', 'aa', 9e9, ?)", [row])
+        connection.execute(f"UPDATE entries SET {change} WHERE partition IS NOT NULL")
     connection.close()
     store = await opened(path, clock)
     assert store.size() == 1
     assert "1 stored answers cannot be read" in caplog.text
+    await store.close()
+    assert names(path) == ["one"]
+
+
+async def test_answers_in_the_form_of_another_version_are_removed(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They must not be found and then fail."""
+    await fill(path, clock, entry("one"), entry("two"))
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE state SET form = x'00'")
+    connection.close()
+    store = await opened(path, clock)
+    assert store.size() == 0
+    assert "2 stored answers were written by another version" in caplog.text
+    await store.close()
+    assert rows(path) == 0
+
+
+async def test_a_file_of_the_first_version_is_begun_anew(
+    path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        for statement in SCHEMA[0]:
+            connection.execute(statement)
+        connection.execute("INSERT INTO entries VALUES ('acme', '', 'aa', 9e9, '{}')")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    await fill(path, clock, entry("one"))
+    assert "an earlier version" in caplog.text
+    store = await opened(path, clock)
+    assert store.size() == 1
+    assert not path.with_suffix(".broken").exists()
     await store.close()
 
 
@@ -178,7 +313,7 @@ async def test_a_full_disk_costs_nothing_but_persistence(
     await fill(path, clock, entry("before"))
     store = await opened(path, clock)
     with no_room():
-        await store.put(entry("one", near=vector(1)))
+        await put(store, entry("one", near=vector(1)))
         assert store.peek(key("before")) is not None
         assert store.peek(key("one")) is not None
         assert await found(store, vector(1)) == ["one"]
@@ -193,9 +328,9 @@ async def test_a_full_disk_costs_nothing_but_persistence(
 async def test_a_disk_that_is_full_at_the_first_start_is_written_to_when_it_has_room(path: Path, clock: Clock) -> None:
     with no_room():
         store = await opened(path, clock)
-        await store.put(entry("one"))
+        await put(store, entry("one"))
         assert store.peek(key("one")) is not None
-    await store.put(entry("two"))
+    await put(store, entry("two"))
     await store.close()
     again = await opened(path, clock)
     assert again.peek(key("two")) is not None
@@ -207,7 +342,7 @@ async def test_a_file_that_cannot_be_opened_is_not_moved_away(
 ) -> None:
     path = tmp_path / "absent" / "cache.db"
     store = await opened(path, clock)
-    await store.put(entry("one"))
+    await put(store, entry("one"))
     assert store.peek(key("one")) is not None
     await store.close()
     assert not path.parent.exists()

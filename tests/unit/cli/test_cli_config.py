@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import yaml
 
 from headgate.config import Config
@@ -19,6 +21,14 @@ def test_a_good_file_is_said_to_be_good(headgate: Headgate) -> None:
     assert headgate("config", "check", "mine.yaml").stdout == "mine.yaml: ok (1 provider, 1 model, 0 routes)\n"
     found = printed(headgate("config", "check", "mine.yaml", "--json"))
     assert found == {"file": "mine.yaml", "ok": True, "providers": 1, "models": 1, "routes": 0}
+
+
+@pytest.mark.skipif(find_spec("fastembed") is not None, reason="the extra is installed here")
+def test_an_embedder_whose_library_is_not_installed_is_refused(headgate: Headgate) -> None:
+    """The gateway itself would start, without the semantic tier."""
+    Path("mine.yaml").write_text("cache: {semantic: {embedder: {kind: fastembed, model: m}}}")
+    said = headgate("config", "check", "mine.yaml", code=2).stderr
+    assert "fastembed is not installed; run `pip install 'headgate[fastembed]'`" in said
 
 
 def test_show_prints_what_would_be_used_with_secrets_masked(headgate: Headgate) -> None:

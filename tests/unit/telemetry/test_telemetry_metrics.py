@@ -185,3 +185,25 @@ def test_two_sinks_do_not_share_anything() -> None:
     first.record(LIVE)
     assert value(second, "flights_total") == 0
     first.close()
+
+
+def test_totals_that_others_keep_are_read_as_counters() -> None:
+    metrics = sink()
+    metrics.total("headgate_cache_failures_total", lambda: {("embedder",): 3.0}, labels=("part",))
+    metrics.total("headgate_cache_invalidated_total", lambda: 7)
+    assert value(metrics, "cache_failures_total", part="embedder") == 3
+    assert value(metrics, "cache_invalidated_total") == 7
+    assert "# TYPE headgate_cache_invalidated_total counter" in metrics.render().decode()
+    with pytest.raises(ValueError, match="headgate_mood_total"):
+        metrics.total("headgate_mood_total", lambda: 1)
+
+
+def test_every_verdict_is_seen_once_served_or_not() -> None:
+    metrics = sink()
+    metrics.record(HIT)
+    metrics.record(msgspec.structs.replace(LIVE, judged=0.4))
+    metrics.record(msgspec.structs.replace(HIT, source="exact", confidence=1.0))
+    metrics.record(msgspec.structs.replace(LIVE, source="coalesced"))
+    assert value(metrics, "verdict_confidence_count") == 2
+    assert value(metrics, "verdict_confidence_bucket", le="0.4") == 1
+    assert value(metrics, "verdict_confidence_sum") == pytest.approx(1.39)

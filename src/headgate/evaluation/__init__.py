@@ -1,0 +1,1 @@
+"""How sure the cache is, held against labels and against a log of real traffic."""
