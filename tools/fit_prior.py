@@ -53,6 +53,9 @@ SIGHTS = (0.74, 0.78, 0.82, 0.86, 0.9, 0.94, 1.01)
 BEST = 0.02
 """Share of pairs that look better than the best in one of the things that are seen; none did in all of them, by far."""
 
+CROWDED = 0.85
+"""The lowest bar among neighbours: in a cache with little in it every candidate stands out from them."""
+
 Floats = NDArray[np.float32]
 Judge = Callable[[Floats], Any]
 
@@ -282,13 +285,13 @@ def main() -> int:
         evidence=EVIDENCE,
         guards=GUARDS,
         features=FEATURES,
-        served=worth(served, judges, alone=False),
+        served=tuple(one for one in worth(served, judges, alone=False) if one.above >= CROWDED),
         served_alone=worth(served, judges, alone=True),
         sha256="",
         sights=sights([*samples, sampled(unserved), sampled(served)]),
     )
     write(arguments.out, card, exported(trees))
-    for one, alone in zip(card.served, card.served_alone, strict=True):
+    for one, alone in zip(card.served, card.served_alone[-len(card.served) :], strict=True):
         told = f"{one.answers} served, {one.wrong} wrong; alone {alone.answers} served, {alone.wrong} wrong"
         print(f"above {one.above:.3f}: {told}")
     return 0

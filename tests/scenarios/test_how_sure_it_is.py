@@ -186,4 +186,5 @@ class TestMistakes:
         assert sources[0] == "semantic"
         assert sources[-1] == "live"
         (state,) = house.checking.learning.states("acme")
-        assert state.drift != "ok"
+        assert (state.checked, state.accuracy) == (state.wrong, 0.0)
+        assert state.shift < 0.0

@@ -132,6 +132,11 @@ def row(evidence: Evidence) -> list[float]:
     return [*measured, standing.margin, standing.kin, standing.kins, *objections.values()]
 
 
+def seen_as(numbers: Sequence[float], seen: Sequence[float]) -> list[float]:
+    """A `row` as it were if who read both texts had seen this: a value for each of SEEN."""
+    return [numbers[0], *seen, *numbers[_READ:]]
+
+
 class Wording(msgspec.Struct, frozen=True, gc=False):
     """What two texts' words tell: the fields of Evidence from `shared` to `negated`, what the guards object, and whether the words
     are the same."""

@@ -112,15 +112,19 @@ class Learning:
         """
         conduct, tuning = self._of(scope), self._tuning
         share = (conduct.hits + tuning.found * tuning.mix) / (conduct.by_meaning + tuning.found)
-        conduct.rate = max(error_rate * min(share, tuning.most), LOWEST_RATE)
+        rate = max(error_rate * min(share, tuning.most), LOWEST_RATE)
         tightness = conduct.drift.tightness
         # A scope that is off goes on judging: what it would have served tells when it may serve again.
-        conduct.bar = prior_bar(conduct.rate * (tightness or 0.25) / (1.0 - tuning.prevented))
+        bar = prior_bar(rate * (tightness or 0.25) / (1.0 - tuning.prevented))
+        # Callers differ in what they accept. The scope is held to the laxest of late: a strict one must not make it fail.
+        conduct.rate *= tuning.fading
+        if rate >= conduct.rate:
+            conduct.rate, conduct.bar = rate, bar
         # Nobody can promise that nothing is ever wrong.
-        return conduct.bar if tightness and error_rate > 0.0 else NOTHING
+        return bar if tightness and error_rate > 0.0 else NOTHING
 
     def last_bar(self, scope: Scope) -> float:
-        """What `bar` said last; above 1 where it was never asked."""
+        """What `bar` said last to the laxest of the callers; above 1 where it was never asked."""
         conduct = self._conduct.get(scope)
         return NOTHING if conduct is None else conduct.bar
 

@@ -256,6 +256,7 @@ class Cache:
         # Of equals the nearest: max takes the first.
         best = max(fit or judged, key=lambda one: one.judgement.confidence)
         if fit and treated.semantic == "on":
+            self.entries.peek(best.entry.key)  # a use, which keeps it in stock
             return Hit(best.entry, "semantic", best.judgement.confidence, judgement=best.judgement)
         others = tuple(one for one in judged if one is not best and one.judgement.read)
         return Miss(best.judgement, best.entry, others, shadow=bool(fit))

@@ -28,6 +28,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     Bar:
     found        answers by meaning that a scope is taken to have had before any was counted,
     mix          and how many answers from stock there are for one of these, in traffic of which nothing is known
+    fading       what a bar that is asked for leaves of the rate that the scope was held to, so that an old laxer one is forgotten
     prevented    share of the prior's errors that labels and checks prevent; measured on the half of a stream that was tuned on
     most         by meaning may err at most this many times the rate that was promised for all answers from stock
     memory       answers from stock after which the counts are halved
@@ -59,7 +60,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
 
     found: float = 20.0
     mix: float = 3.5
-    prevented: float = 0.25
+    prevented: float = 0.2
+    fading: float = 0.999
     most: float = 4.0
     memory: float = 4_000.0
 

@@ -38,8 +38,8 @@ TEACHING = 0.9
 ROUNDING = 0.003
 """More than a similarity to a vector of signed bytes is ever off."""
 
-ALONE_AT = 0.4
-"""How near the nearest entry with another answer is taken to be, where all that are near have the same one."""
+ALONE_AT = 0.6
+"""How near the nearest entry with another answer is taken to be at least: that nothing nearer is in stock tells little while little is."""
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -147,16 +147,17 @@ class CalibratedVerdict:
     def _guessed(self, scope: Scope, pairs: Sequence[_Pair], worth: float) -> dict[int, tuple[Evidence, float]]:
         """Evidence and prior of the pairs that need not be read, by place: a guard forbids them, or they would not be probable enough
         if the reader saw the best it ever saw of pairs so near. They are taken to look as such pairs usually do."""
-        from headgate.cache.evidence import supposed
+        from headgate.cache.evidence import row, seen_as, supposed
 
-        usual, best = [], []
+        usual, rows, best = [], [], []
         for pair in pairs:
             sight = self._prior.sight(pair.similarity + ROUNDING)
             if sight is None:
                 return {}
             usual.append(supposed(pair.similarity, sight.usual, pair.words, pair.standing))
-            best.append(supposed(pair.similarity, sight.best, pair.words, pair.standing))
-        priors = self._priors([*usual, *best])
+            rows.append(row(usual[-1]))
+            best.append(seen_as(rows[-1], sight.best))
+        priors = self._priors([*usual, *usual], [*rows, *best])
         found = {}
         for pair, evidence, prior, most in zip(pairs, usual, priors, priors[len(pairs) :], strict=False):
             if evidence.veto is not None or self._learning.confidence(scope, pair.entry.id, most) < worth:
@@ -165,7 +166,7 @@ class CalibratedVerdict:
 
     async def _read(self, question: str, pairs: Sequence[_Pair]) -> dict[int, tuple[Evidence, float]]:
         """Evidence and prior of pairs, by place."""
-        from headgate.cache.evidence import gather
+        from headgate.cache.evidence import gather, row
 
         texts = [question, *(pair.entry.text or "" for pair in pairs)]
         asked, *stored = await asyncio.gather(*map(self._reader.read, texts))
@@ -173,16 +174,12 @@ class CalibratedVerdict:
             gather(asked, reading, self._reader.rarity, pair.standing, pair.words)
             for pair, reading in zip(pairs, stored, strict=True)
         ]
-        priors = self._priors(found)
+        priors = self._priors(found, [row(evidence) for evidence in found])
         return {pair.place: said for pair, said in zip(pairs, zip(found, priors, strict=True), strict=True)}
 
-    def _priors(self, found: Sequence[Evidence]) -> list[float]:
-        from headgate.cache.evidence import row
-
-        fitted = self._prior.probabilities([row(evidence) for evidence in found])
-        return [
-            max(one, SAME_WORDS) if evidence.same_words else one for evidence, one in zip(found, fitted, strict=True)
-        ]
+    def _priors(self, found: Sequence[Evidence], rows: Sequence[Sequence[float]]) -> list[float]:
+        fitted = zip(found, self._prior.probabilities(rows), strict=True)
+        return [max(prior, SAME_WORDS) if evidence.same_words else prior for evidence, prior in fitted]
 
     def _judgement(self, scope: Scope, entry: str, evidence: Evidence, prior: float, bar: float) -> Judgement:
         confidence = self._learning.confidence(scope, entry, prior)
@@ -207,4 +204,4 @@ def standing(place: int, cosines: Sequence[float], families: Sequence[str]) -> S
         for other, (near, family) in enumerate(zip(cosines, families, strict=True))
         if family == families[place] and other != place
     ]
-    return Standing(cosines[place] - max(others, default=ALONE_AT), max(kin, default=0.0), float(len(kin)))
+    return Standing(cosines[place] - max([ALONE_AT, *others]), max(kin, default=0.0), float(len(kin)))

@@ -104,6 +104,10 @@ PAIRS = [
     ("Why does it start?", "Why doesnt it start?", "negation"),
     ("Is it refundable?", "Is it non-refundable?", "negation"),
     ("I always get mails", "I never get mails", "direction"),
+    ("Is a < b true?", "Is a > b true?", "code"),
+    ("What is 5 - 3?", "What is 5 + 3?", "code"),
+    ("What does x && y mean?", "What does x || y mean?", "code"),
+    ("Is A ≤ B?", "Is A ≥ B?", "code"),
     ("How do I switch from monthly to yearly billing?", "how to switch from yearly to monthly billing", "direction"),
     ("How do I exchange a large for a medium?", "Can you swap the medium for a large?", "direction"),
     (

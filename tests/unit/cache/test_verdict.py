@@ -305,6 +305,7 @@ class TestLearning:
         (2, [0.9, 0.8, 0.7], "aab", (-0.2, 0.0, 0)),
         (0, [0.9, 0.8, 0.7, 0.6], "abaa", (0.1, 0.7, 2)),
         (0, [0.9, 0.8, 0.7], "aaa", (0.9 - ALONE_AT, 0.8, 2)),
+        (0, [0.9, 0.2], "ab", (0.9 - ALONE_AT, 0.0, 0)),
     ],
 )
 def test_the_margin_is_to_the_nearest_with_another_answer_and_kin_have_the_same(

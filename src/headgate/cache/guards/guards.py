@@ -35,7 +35,8 @@ from headgate.cache.guards.format import formats
 from headgate.cache.guards.numbers import currencies, numbers, typed, units
 from headgate.cache.guards.order import ends, order
 from headgate.cache.guards.pair import Pair, pair
-from headgate.cache.guards.parsed import parsed
+from headgate.cache.guards.parsed import Parsed, parsed
+from headgate.cache.guards.signs import signs
 from headgate.cache.guards.words import details, letters, negation, opposites, questions, quotes, words
 
 __all__ = ["GUARDS", "LONGEST", "MOST", "NAMES", "VERSION", "Difference", "differences", "unfit"]
@@ -84,14 +85,18 @@ def differences(one: str, other: str) -> tuple[Difference, ...]:
     first, second = parsed(one), parsed(other)
     if max(len(first.keys), len(second.keys)) > MOST:
         return _too_long(one, other)
-    if first.keys == second.keys and first == second:
-        return ()
-    if first.keys > second.keys:
+    found = dict.fromkeys(signs(one, other))
+    if first.keys != second.keys or first != second:
         # Where an alignment has a choice, it must not depend on which of the two was asked first.
-        return tuple(turned(seen) for seen in differences(other, one))
-    two = pair(first, second)
-    found = dict.fromkeys(seen for guard in GUARDS for seen in guard(two))
-    return tuple(sorted(found, key=lambda seen: seen.severity != "veto"))
+        seen = _seen(first, second) if first.keys <= second.keys else map(turned, _seen(second, first))
+        found.update(dict.fromkeys(seen))
+    return tuple(sorted(found, key=lambda one: one.severity != "veto"))
+
+
+def _seen(one: Parsed, other: Parsed) -> Iterator[Difference]:
+    two = pair(one, other)
+    for guard in GUARDS:
+        yield from guard(two)
 
 
 def _too_long(one: str, other: str) -> tuple[Difference, ...]:

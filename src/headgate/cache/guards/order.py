@@ -39,6 +39,8 @@ def ends(pair: Pair) -> Iterator[Difference]:
     """Where something comes from and where it goes: a thing that both speak of has the opposite small word before it, or two things
     have changed places around the same one ("a large for a medium")."""
     one, other = _ends(pair.one.tokens), _ends(pair.other.tokens)
+    if not one or not other:
+        return
     shared = {token.key for token in pair.one.tokens} & {token.key for token in pair.other.tokens}
     for key in sorted(one.keys() & other.keys()):
         if {one[key], other[key]} in _OPPOSED:

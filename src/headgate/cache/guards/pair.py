@@ -74,7 +74,7 @@ def pair(one: Parsed, other: Parsed) -> Pair:
     matched = aligned(one.keys, other.keys)
     here = _left(len(one.keys), {i for i, _ in matched})
     there = _left(len(other.keys), {j for _, j in matched})
-    moving = Counter(one.keys[i] for i in here) & Counter(other.keys[j] for j in there)
+    moving = _both([one.keys[i] for i in here], [other.keys[j] for j in there])
     gone, moved = _parted(one, here, moving.copy())
     came, moved_other = _parted(other, there, moving)
     _forgive(one, gone, other, came)
@@ -138,6 +138,11 @@ def _traced(rows: list[int], width: int, start: int) -> list[tuple[int, int]]:
             column -= 1
             found.append((start + column, start + here))
     return found[::-1]
+
+
+def _both(one: list[str], other: list[str]) -> Counter[str]:
+    """What both have, as often as both have it."""
+    return Counter() if set(one).isdisjoint(other) else Counter(one) & Counter(other)
 
 
 def _left(length: int, matched: set[int]) -> list[int]:
