@@ -30,17 +30,18 @@ from headgate.budget.tail import Tail
 from headgate.budget.windows import kind_of
 from headgate.cache.cache import Embedder
 from headgate.cache.embedders import MiniLM
+from headgate.cache.explanation import Explanation
 from headgate.cache.learning import Learning
 from headgate.cache.memory import MemoryStore
 from headgate.cache.sqlite import SqliteStore
-from headgate.cache.tiers import Cache, Explanation
-from headgate.coalesce import Flights
+from headgate.cache.tiers import Cache
 from headgate.config import Config
 from headgate.dispatch import Dispatch
 from headgate.fittings import (
     cache,
     embedder,
     fallbacks,
+    flights,
     log_sinks,
     patience,
     price_table,
@@ -50,6 +51,7 @@ from headgate.fittings import (
     reader,
     remote_embedder,
     route,
+    sharing,
     static_table,
     verdict,
 )
@@ -232,7 +234,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         gateway = Gateway(
             limits=Limits(MemoryCounters()),
             cache=tiers,
-            flights=Flights(max_followers=config.coalesce.max_followers, drain=config.coalesce.drain),
+            flights=flights(config),
             routing=routing,
             budget=budget,
             dispatch=dispatch,
@@ -247,8 +249,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
                 dispatch=dispatch,
                 tell=metrics.shadow_check,
             ),
-            coalesce=config.coalesce.mode != "off",
-            patience=config.coalesce.patience,
+            sharing=sharing(config),
             refuse_unpriced=config.budget.unpriced == "refuse",
         )
         await stack.enter_async_context(gateway)

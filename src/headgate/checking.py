@@ -27,7 +27,7 @@ from headgate.cache.learning import Learning
 from headgate.cache.recent import Recent
 from headgate.cache.tiers import Asked, Cache
 from headgate.cache.treatment import Treatment
-from headgate.coalesce import Trail
+from headgate.coalesce.trail import Trail
 from headgate.dispatch import Dispatch
 from headgate.model.chat import ChatRequest, Completion
 from headgate.model.tenancy import Key
@@ -182,7 +182,7 @@ class Checking:
             if id != trail.entry:
                 self._recent.keep(Served(id=id, tenant=tenant, entry=trail.entry, tier="shared"))
             return
-        by_meaning = trail.source == "semantic"
+        by_meaning = trail.source in ("semantic", "coalesced-semantic")
         tier: Literal["exact", "semantic"] = "semantic" if by_meaning else "exact"
         if scope is not None:
             self._checks.asked(scope)

@@ -198,6 +198,9 @@ class ModelConfig(Section):
     )
 
 
+CoalesceMode = Annotated[Literal["semantic", "exact", "off"], OffWord]
+
+
 class RouteConfig(Section):
     """A public model name that leads to models: one list, or one for each tier of difficulty."""
 
@@ -209,6 +212,9 @@ class RouteConfig(Section):
     default_tier: Tier = Field(default="medium", description="The tier of a question that the router cannot judge.")
     cache: RouteCacheConfig = Field(
         default=RouteCacheConfig(), description="How the cache treats its calls, where that differs from `cache`."
+    )
+    coalesce: CoalesceMode | None = Field(
+        default=None, description="Which of its calls share one in flight, where that is stricter than `coalesce.mode`."
     )
 
     @model_validator(mode="after")
@@ -232,18 +238,21 @@ class RouteConfig(Section):
 class CoalesceConfig(Section):
     """Whether requests in flight share one provider call."""
 
-    mode: Annotated[Literal["semantic", "exact", "off"], OffWord] = Field(
+    mode: CoalesceMode = Field(
         default="semantic",
-        description="`off` shares nothing; `exact` and `semantic` share identical requests of one tenant.",
+        description="`off` shares nothing, `exact` identical requests of one tenant, `semantic` also those that mean the same.",
     )
     max_followers: int = Field(
         default=1_000, description="Most requests that join one call; the next begins another.", ge=0
     )
     patience: Duration = Field(
         default=5.0,
-        description="Longest wait for a call that only means the same; identical requests wait for theirs.",
+        description="How long a caller waits for the first part of another's answer before it makes a call of its own. For answers "
+        "that do not stream it is longer where those of the route usually take longer.",
         gt=0,
     )
+    oldest: Duration = Field(default=60.0, description="The age of a call from which on nobody joins it.", gt=0)
+    longest: Size = Field(default=1 << 20, description="The size of an answer from which on nobody joins it.", gt=0)
     drain: Duration = Field(
         default=30.0,
         description="How long a call goes on that everyone has left, under `abandoned: finish`; then it is cancelled.",

@@ -18,7 +18,7 @@ from contextlib import aclosing
 import msgspec
 
 from headgate.budget.reservation import Reservation
-from headgate.coalesce import Trail
+from headgate.coalesce.trail import Trail
 from headgate.model import failpoints
 from headgate.model.chat import ChatRequest, Completion, Event, Json
 from headgate.model.clearance import Clearance

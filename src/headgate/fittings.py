@@ -23,7 +23,10 @@ from headgate.cache.reading import EmbedderUnavailable, Reader
 from headgate.cache.tiers import PATIENCE, Cache
 from headgate.cache.treatment import CachePolicy, RoutePolicy
 from headgate.cache.verdict import CalibratedVerdict, Verdict
-from headgate.coalesce import Trail
+from headgate.coalesce.coalesce import Flights
+from headgate.coalesce.patience import Patience as FirstPart
+from headgate.coalesce.sharing import Sharing
+from headgate.coalesce.trail import Trail
 from headgate.config import Config, ModelConfig, ProviderConfig, RouteConfig
 from headgate.config_cache import LocalEmbedderConfig
 from headgate.dispatch import Dispatch, Patience
@@ -115,6 +118,24 @@ def patience(config: Config) -> Patience:
     """How long and how often calls are tried."""
     asked = config.dispatch
     return Patience(total=asked.total, retries=asked.retries, backoff=asked.backoff, longest_wait=asked.longest_wait)
+
+
+def flights(config: Config) -> Flights:
+    """Calls in flight, and who may join them."""
+    said = config.coalesce
+    return Flights(
+        max_followers=said.max_followers,
+        drain=said.drain,
+        oldest=said.oldest,
+        longest=said.longest,
+        patience=FirstPart(said.patience),
+    )
+
+
+def sharing(config: Config) -> Sharing:
+    """Which calls share one in flight."""
+    routes = {name: one.coalesce for name, one in config.routes.items() if one.coalesce is not None}
+    return Sharing(config.coalesce.mode, routes)
 
 
 def cache(

@@ -20,7 +20,7 @@ from headgate.cache.learning import Learning
 from headgate.cache.recent import Recent
 from headgate.cache.tiers import Cache
 from headgate.checking import Checking, Outcome
-from headgate.coalesce import Trail
+from headgate.coalesce.trail import Trail
 from headgate.config import Config
 from headgate.dispatch import Dispatch
 from headgate.model.chat import ChatRequest

@@ -6,24 +6,27 @@ value of the earlier one.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from headgate.budget.estimate import measure, measure_input
+from headgate.budget.estimate import measure
 from headgate.budget.reservation import Budget, Reservation
 from headgate.budget.terms import Terms
 from headgate.cache.cache import Hit, Miss
 from headgate.cache.fingerprint import bypass_reason, fingerprint, to_the_letter
 from headgate.cache.tiers import Cache
 from headgate.checking import Call, Checking, Heard
-from headgate.coalesce import Flight, Flights, Trail
+from headgate.coalesce.coalesce import Flight, Flights
+from headgate.coalesce.sharing import Sharing
+from headgate.coalesce.trail import Trail
 from headgate.dispatch import Dispatch
+from headgate.embedding import Embedded, Embedding
+from headgate.following import Following, Sought
 from headgate.limits.limits import Limits, Permit, RateState
 from headgate.model.chat import ChatRequest, Completion, Json
 from headgate.model.errors import GatewayError, NotCached, NotFound, Rejected
@@ -31,23 +34,12 @@ from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
 from headgate.repeats import Repeats
-from headgate.reply import Reply, Ticket, finished, refusal, too_late
+from headgate.reply import Recourse, Reply, Ticket, refusal
 from headgate.routing.routing import Decision, Routing
 from headgate.stock import STALE, Errand, Refreshes, anew, asked, at_hand, found, lasting, missed
 from headgate.telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-Again = Callable[[], tuple[Flight, bool]]
-
-
-class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to an embeddings call, in OpenAI's shape, its record, and how the caller's requests and tokens stand."""
-
-    body: Json
-    record: CallRecord
-    rate: RateState
-    tokens: RateState | None
 
 
 class Gateway:
@@ -68,17 +60,15 @@ class Gateway:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
-        coalesce: bool = True,
+        sharing: Sharing | None = None,
         refuse_unpriced: bool = True,
-        patience: float = 5.0,
         grace: float = 30.0,
     ) -> None:
         """`now` is the wall clock of records, `clock` the monotonic one of durations.
 
         checking  what watches whether answers from stock are right
-        coalesce  whether identical requests in flight share a call
+        sharing   which calls share one in flight; by default all that may
         refuse_unpriced  whether a tenant whose money is limited may not use a model without a price
-        patience  seconds after which a follower of a stream that says nothing starts over
         grace     seconds that flights may go on when the gateway closes
         """
         self.limits = limits
@@ -93,10 +83,19 @@ class Gateway:
         self._now = now
         self._clock = clock
         self._new_id = new_id or Ids()
-        self._coalesce = coalesce
+        self._sharing = sharing or Sharing()
+        self._following = Following(cache, flights, clock=clock)
         self._refuse_unpriced = refuse_unpriced
-        self._patience = patience
         self._grace = grace
+        self._embedding = Embedding(
+            limits=limits,
+            routing=routing,
+            budget=budget,
+            dispatch=dispatch,
+            telemetry=telemetry,
+            refuse_unpriced=refuse_unpriced,
+            clock=clock,
+        )
         self.refreshes = Refreshes()
 
     async def chat(self, caller: Principal, request: ChatRequest, wishes: Wishes | None = None) -> Reply:
@@ -131,66 +130,98 @@ class Gateway:
         over = None if key is None else at_hand(self.cache, ticket.id, key, request, wishes)
         if over is not None:
             return self._reply(ticket, request, over, permit)
-        flight, leads, again = self._flown(ticket, key, bypass, request)
+        flight, leads, recourse = self._flown(ticket, key, bypass, request)
         if wishes.idempotency_key is not None:
             self.repeats.keep(caller.tenant, wishes.idempotency_key, exact.digest, flight)
-        return self._reply(ticket, request, flight, permit, leads=leads, again=again)
+        return self._reply(ticket, request, flight, permit, leads=leads, recourse=recourse)
 
     def _flown(
         self, ticket: Ticket, key: Key | None, bypass: str | None, request: ChatRequest
-    ) -> tuple[Flight, bool, Again | None]:
-        """The flight to read, joined or started; whether this caller leads it; and how a follower starts over."""
-        caller = ticket.caller
-        alone = key is None or ticket.wishes.coalesce == "off" or not self._coalesce
+    ) -> tuple[Flight, bool, Recourse | None]:
+        """The flight to read, joined or started; whether this caller leads it; and what a follower can do about it."""
+        caller, wishes = ticket.caller, ticket.wishes
+        mode = self._sharing.of(ticket.route, caller.policy, wishes)
 
-        def join(id: str, *budgets: Hashable) -> tuple[Flight, bool]:
+        def join(id: str, *budgets: Hashable, alone: bool = key is None or mode == "off") -> tuple[Flight, bool]:
             epoch = self.cache.epoch(caller.tenant)
             errand = Errand(ticket=ticket, request=request, key=key, bypass=bypass, epoch=epoch)
             shared = None if alone else (*errand.shared, *budgets)
-            return self.flights.join(shared, id, caller.policy.abandoned, lambda flight: self._fly(flight, errand))
+            if shared in self.flights.apart:
+                shared = None
+            twins = shared is not None and mode == "semantic" and wishes.cache == "default"
 
-        def again() -> tuple[Flight, bool]:
-            return join(self._new_id(), self.budget.terms(caller, ticket.wishes).personal)
+            def fly(flight: Flight) -> Awaitable[None]:
+                return self._fly(flight, errand, twins=twins)
+
+            return self.flights.join(shared, id, caller.policy.abandoned, fly, stream=ticket.stream)
+
+        def again(alone: bool) -> tuple[Flight, bool]:
+            return join(self._new_id(), self.budget.terms(caller, wishes).personal, alone=alone)
 
         flight, leads = join(ticket.id)
-        return flight, leads, None if leads else again
+        return flight, leads, None if leads else Recourse(self._patience(ticket), self.flights.starts.turn, again)
 
-    async def _fly(self, flight: Flight, errand: Errand) -> None:
-        """Answer one question, once, for all its readers."""
+    def _patience(self, ticket: Ticket) -> float:
+        """Seconds that a follower waits for the first part of an answer."""
+        asked = ticket.wishes.patience
+        return self.flights.patience.of(ticket.route, stream=ticket.stream) if asked is None else asked
+
+    async def _fly(self, flight: Flight, errand: Errand, *, twins: bool) -> None:
+        """Answer one question, once, for all its readers; `twins`: who means the same may share it, too."""
         ticket, request, key, trail = errand.ticket, errand.request, errand.key, flight.trail
         caller, wishes = ticket.caller, ticket.wishes
         terms = self.budget.terms(caller, wishes)
         frugal = bool(terms.degrading) and await self.budget.degraded(terms)
         decision = self.routing.decide(request, caller.policy, frugal=frugal)
         trail.cache_reason = errand.bypass
+        if key is None:
+            if wishes.cache == "only-if-cached":
+                raise _nothing_cached()
+            flight.land(await self._bought(flight, errand, terms, decision))
+            return
+        trail.cache = "miss"
         treated = self.cache.treatment(ticket.route, caller.policy.cache, wishes, decision.confidence)
-        question = None
+        question = await self.cache.question(request, treated, key)
+        if question is None:
+            trail.cache_reason = self.cache.why_not(request, treated)
+        call = Call(ticket, request, decision, key, question, treated)
+        sought = self._following.enter(flight, call, errand.epoch) if twins else None
+        try:
+            await self._answer(flight, errand, call, terms, sought)
+        finally:
+            if sought is not None:
+                self._following.leave(sought)
+
+    async def _answer(self, flight: Flight, errand: Errand, call: Call, terms: Terms, sought: Sought | None) -> None:
+        """From stock, from another flight that answers the same, or bought and kept."""
+        trail, wishes = flight.trail, call.ticket.wishes
         looked: Hit | Miss = Miss()
-        if key is not None:
-            trail.cache = "miss"
-            question = await self.cache.question(request, treated, key)
-            if question is None:
-                trail.cache_reason = self.cache.why_not(request, treated)
-            if wishes.cache != "no-cache":
-                began = self._clock()
-                looked = await self.cache.lookup(key, question, treated)
-                trail.lookup = self._clock() - began
-                if isinstance(looked, Hit):
-                    completion = looked.entry.completion
-                    found(trail, looked, completion)
-                    flight.land(completion)
-                    call = Call(ticket, request, decision, key, question, treated)
-                    return self.checking.watch(call, looked, completion)
-                missed(trail, looked)
+        if wishes.cache != "no-cache":
+            began = self._clock()
+            looked = await self.cache.lookup(call.key, call.question, call.treated)
+            trail.lookup = self._clock() - began
+        if isinstance(looked, Hit):
+            completion = looked.entry.completion
+            found(trail, looked, completion)
+            flight.land(completion)
+            return self.checking.watch(call, looked, completion)
+        missed(trail, looked)
         if wishes.cache == "only-if-cached":
-            raise NotCached("There is no cached answer to this request, and it asked for nothing else.")
-        completion = await self._bought(flight, errand, terms, decision)
-        trail.worth = trail.cost
-        trail.entry = flight.id if key is not None and not trail.personal else None
+            raise _nothing_cached()
+        twin = None if sought is None else await self._following.twin(sought, looked, call.treated)
+        shared = None if twin is None else await self._following.followed(flight, twin, self._patience(call.ticket))
+        if twin is not None and shared is not None:
+            flight.land(shared)
+            return self.checking.watch(call, twin.as_hit(shared), shared)
+        began = self._clock()
+        completion = await self._bought(flight, errand, terms, call.decision)
+        if not call.ticket.stream:
+            self.flights.patience.observe(call.ticket.route, self._clock() - began)
+        trail.entry = None if trail.personal else flight.id
+        flight.apart = trail.personal or not completion.complete
         flight.land(completion)
-        if key is not None and not trail.personal:
-            await self.cache.store(key, question, completion, treated, asked(errand, flight))
-            call = Call(ticket, request, decision, key, question, treated)
+        if not trail.personal:
+            await self.cache.store(call.key, call.question, completion, call.treated, asked(errand, flight))
             self.checking.watch(call, looked, completion, own=flight.id)
 
     async def _bought(self, flight: Flight, errand: Errand, terms: Terms, decision: Decision) -> Completion:
@@ -228,6 +259,7 @@ class Gateway:
                     self.cache.refusals.keep(to_the_letter(key.namespace, request), error)
                 raise
             reservation.saved = trail.routed = plan.saved(completion.usage, trail.cost)
+        trail.worth = trail.cost
         self._learn(ticket, completion, within.limit_of(trail.deployment), request.choices)
         return completion
 
@@ -238,53 +270,9 @@ class Gateway:
             self.budget.outputs.observe(ticket.caller.tenant, ticket.route, each, limit=limit)
 
     async def embed(self, caller: Principal, body: Json, wishes: Wishes | None = None) -> Embedded:
-        """The straight line of an embeddings call: admit, plan, reserve, dispatch.
-
-        Raises every error a chat call may raise.
-        """
+        """Vectors for what `body` holds. Raises every error a chat call may raise."""
         ticket = self._ticket(caller, wishes or Wishes(), body["model"], stream=False)
-        trail = Trail()
-        try:
-            route = self.routing.check(caller.policy, body["model"])
-            ticket = msgspec.structs.replace(ticket, route=route)
-            permit = await self.limits.admit(caller)
-            try:
-                async with asyncio.timeout(ticket.wishes.timeout):
-                    answer = await self._embed(ticket, body, trail)
-            except TimeoutError:
-                raise too_late(ticket) from None
-            finally:
-                permit.release()
-        except GatewayError as error:
-            error.request_id = ticket.id
-            self.telemetry.record(refusal(ticket, error, trail, duration=self._clock() - ticket.started))
-            raise
-        record = finished(ticket, trail, duration=self._clock() - ticket.started, source="live", cost=trail.cost)
-        self.telemetry.record(record)
-        return Embedded(body=answer, record=record, rate=permit.rate, tokens=self.tokens(caller))
-
-    async def _embed(self, ticket: Ticket, body: Json, trail: Trail) -> Json:
-        size = measure_input(body["input"])
-        caller, wishes = ticket.caller, ticket.wishes
-        terms = self.budget.terms(caller, wishes)
-        plan = self.routing.plan_embeddings(
-            caller.policy,
-            ticket.route,
-            likely=size.likely,
-            most=size.most,
-            priced=terms.capped and self._refuse_unpriced,
-        )
-        trail.route_reason = plan.reason
-        async with self.budget.reserve(
-            ticket.id,
-            caller,
-            wishes,
-            route=ticket.route,
-            ceiling=plan.ceiling,
-            tokens=size.likely,
-            deployments=(step.deployment.name for step in plan.steps),
-        ) as reservation:
-            return await self.dispatch.embed(plan, body, reservation, trail)
+        return await self._embedding.embed(ticket, body)
 
     def _ticket(self, caller: Principal, wishes: Wishes, model: str, *, stream: bool) -> Ticket:
         return Ticket(
@@ -305,11 +293,11 @@ class Gateway:
         permit: Permit,
         *,
         leads: bool = False,
-        again: Again | None = None,
+        recourse: Recourse | None = None,
     ) -> Reply:
         """What this caller reads. Who neither leads nor follows found its flight elsewhere and has yet to join it."""
-        if not leads and again is None:
-            flight.join()
+        if not leads and recourse is None:
+            flight.join(stream=ticket.stream)
         return Reply(
             ticket,
             flight,
@@ -317,9 +305,8 @@ class Gateway:
             permit=permit,
             closed=lambda record, trail, billed: self._closed(ticket, request, record, trail, billed),
             clock=self._clock,
-            again=again,
+            recourse=recourse,
             fee=self._fee if ticket.caller.policy.hit_percent else None,
-            patience=self._patience,
         )
 
     async def _fee(self, ticket: Ticket, most: int) -> Reservation:
@@ -385,3 +372,7 @@ class Gateway:
         await self.cache.close()
         await self.budget.ledger.close()
         self.telemetry.close()
+
+
+def _nothing_cached() -> NotCached:
+    return NotCached("There is no cached answer to this request, and it asked for nothing else.")

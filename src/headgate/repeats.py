@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from headgate.coalesce import Flight
+from headgate.coalesce.coalesce import Flight
 from headgate.model.errors import Conflict
 
 KEEP = 86_400.0

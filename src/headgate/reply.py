@@ -14,7 +14,8 @@ from typing import Self
 import msgspec
 
 from headgate.budget.reservation import Reservation
-from headgate.coalesce import Flight, Trail
+from headgate.coalesce.coalesce import Flight
+from headgate.coalesce.trail import Trail
 from headgate.limits.limits import Permit
 from headgate.model.chat import Completion, Event
 from headgate.model.errors import GatewayError, Internal, UpstreamTimeout
@@ -24,6 +25,10 @@ from headgate.model.tenancy import Principal, Wishes
 
 CLIENT_LEFT = 499
 """nginx's status for a client that hung up before its answer was complete; only telemetry sees it."""
+
+
+_WAITED = frozenset({"live", "coalesced", "coalesced-semantic"})
+"""Sources for which a provider was waited for."""
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -38,6 +43,19 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stream: bool
 
 
+class Recourse(msgspec.Struct, frozen=True, gc=False):
+    """What a follower can do about a flight that is not for it.
+
+    patience  seconds that it waits for the first part of an answer
+    turn      waits until it may start over alone
+    again     starts over, alone (True) or together with all others who do under the same budgets; says whether the caller leads then
+    """
+
+    patience: float
+    turn: Callable[[], Awaitable[None]]
+    again: Callable[[bool], tuple[Flight, bool]]
+
+
 class Reply:
     """One caller's view of a flight. Use it as `async with reply:` so that leaving is never forgotten."""
 
@@ -50,18 +68,17 @@ class Reply:
         permit: Permit,
         closed: Callable[[CallRecord, Trail, int], None],
         clock: Callable[[], float],
-        again: Callable[[], tuple[Flight, bool]] | None = None,
+        recourse: Recourse | None = None,
         fee: Callable[[Ticket, int], Awaitable[Reservation]] | None = None,
-        patience: float = 5.0,
     ) -> None:
         """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record, how the answer was found,
         and nano-USD that the caller pays for an answer that others have paid for.
 
         `fee` holds at most so many nano-USD for such an answer; None when the caller pays nothing for it.
 
-        `again` is for followers: it starts over, together with all others who do under the same budgets, and says whether this
-        caller leads then. A follower does so once: when its flight fails in a way that may pass or that concerns its leader
-        alone, when the answer is what the leader's own budget left of it, or when a stream says nothing for `patience` seconds.
+        `recourse` is for followers, who start over when their flight fails in a way that may pass or that concerns its leader alone,
+        when the answer is what the leader's own budget left of it, or when nothing is heard of it for too long: once together with
+        all others who do, and if that fails too, each for itself.
         """
         self.ticket = ticket
         self.permit = permit
@@ -69,8 +86,8 @@ class Reply:
         self._leads = leads
         self._closed = closed
         self._clock = clock
-        self._again = again
-        self._patience = patience
+        self._recourse = recourse
+        self._over = 0
         self._open_fee = fee
         self._fee: Reservation | None = None
         self._first: float | None = None
@@ -125,7 +142,7 @@ class Reply:
     def overhead(self) -> float:
         """Seconds from the call's arrival to its answer (of a stream, to its first part) that no provider was waited for."""
         spent = self._clock() - self.ticket.started if self._first is None or not self.ticket.stream else self._first
-        return max(0.0, spent - self._flight.trail.waited) if self.source in ("live", "coalesced") else spent
+        return max(0.0, spent - self._flight.trail.waited) if self.source in _WAITED else spent
 
     async def opened(self) -> None:
         """Wait for the first event. Raises the flight's error when it fails before it, and UpstreamTimeout when the
@@ -133,7 +150,7 @@ class Reply:
         if self._first is not None:
             return
         try:
-            if self._again is not None or not self._flight.begun:
+            if self._recourse is not None or not self._flight.begun:
                 await self._first_event()
             if self._open_fee is not None and self.source != "live":
                 trail = self._flight.trail
@@ -145,18 +162,24 @@ class Reply:
         self._first = self._clock() - self.ticket.started
 
     async def _first_event(self) -> None:
-        flight = self._flight
-        patience = self._patience if self._again is not None and self.ticket.stream else None
-        heard = True
-        while heard and not (flight.begun or flight.ended):
-            heard = await self._news(patience)
-        again, self._again = self._again, None
-        if again is not None and (not heard or _for_its_leader(flight)):
-            flight.leave()
-            self._flight, self._leads = again()
-            await self._first_event()
-        elif not flight.begun and flight.error is not None:
+        while True:
+            flight, heard = self._flight, True
+            recourse = None if self._leads else self._recourse
+            while heard and not (flight.begun or flight.ended):
+                heard = await self._news(None if recourse is None else recourse.patience)
+            if recourse is None or (heard and not _for_its_leader(flight, alike=self._over > 0)):
+                break
+            await self._start_over(recourse)
+        if not flight.begun and flight.error is not None:
             raise flight.error.with_traceback(None)
+
+    async def _start_over(self, recourse: Recourse) -> None:
+        alone = self._over > 0
+        if alone:
+            await recourse.turn()
+        self._over += 1
+        self._flight.leave()
+        self._flight, self._leads = recourse.again(alone)
 
     async def _news(self, patience: float | None = None) -> bool:
         """Wait until something happens to the flight; False when `patience` seconds pass before. Raises UpstreamTimeout."""
@@ -320,12 +343,13 @@ def finished(
     )
 
 
-def _for_its_leader(flight: Flight) -> bool:
+def _for_its_leader(flight: Flight, *, alike: bool) -> bool:
     """Whether a flight says nothing about its followers: what it failed of may pass or concerns its leader alone, or its answer
-    is what a budget of the leader's own has left of one."""
+    is what a budget of the leader's own has left of one. `alike`: leader and followers have the same budgets."""
     if flight.begun:
-        return flight.trail.personal
-    return flight.error is not None and (flight.error.retryable or flight.error.personal)
+        return flight.trail.personal and not alike
+    error = flight.error
+    return error is not None and (not alike if error.personal else error.retryable)
 
 
 def too_late(ticket: Ticket) -> UpstreamTimeout:

@@ -18,7 +18,8 @@ import msgspec
 from headgate.cache.cache import Hit, Miss
 from headgate.cache.fingerprint import to_the_letter
 from headgate.cache.tiers import Asked, Cache
-from headgate.coalesce import Flight, Trail
+from headgate.coalesce.coalesce import Flight
+from headgate.coalesce.trail import Trail
 from headgate.model.chat import ChatRequest, Completion
 from headgate.model.errors import GatewayError, Rejected
 from headgate.model.tenancy import Key, Wishes

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from headgate.coalesce import Flight, Flights
+from headgate.coalesce.coalesce import Flight, Flights
 from headgate.limits.limits import Limits, Permit
 from headgate.limits.memory import MemoryCounters
 from headgate.model.chat import Completion, Delta, Done, Event

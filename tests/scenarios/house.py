@@ -20,7 +20,10 @@ from headgate.cache.memory import MemoryStore
 from headgate.cache.tiers import Cache
 from headgate.cache.treatment import CachePolicy, RoutePolicy
 from headgate.checking import Checking
-from headgate.coalesce import Flights
+from headgate.coalesce.coalesce import Flights
+from headgate.coalesce.patience import Patience as FirstPart
+from headgate.coalesce.sharing import Sharing
+from headgate.coalesce.starts import Starts
 from headgate.dispatch import Dispatch, Patience
 from headgate.limits.limits import Limits
 from headgate.limits.memory import MemoryCounters
@@ -77,6 +80,7 @@ class House:
         now: Callable[[], float] = lambda: 1_000_000.0,
         patience: Patience | None = None,
         follower_patience: float = 5.0,
+        sharing: Sharing | None = None,
         drain: float = 30.0,
         caps: Caps | None = None,
         prices: Mapping[str, Price | None] | None = None,
@@ -151,7 +155,12 @@ class House:
         self.gateway = Gateway(
             limits=Limits(MemoryCounters()),
             cache=tiered,
-            flights=Flights(drain=drain),
+            flights=Flights(
+                drain=drain,
+                patience=FirstPart(follower_patience),
+                starts=Starts(sleep=self._sleep),
+                clock=lambda: self.time,
+            ),
             routing=routing,
             budget=budget,
             dispatch=dispatch,
@@ -159,7 +168,7 @@ class House:
             telemetry=Telemetry([self.notes]),
             now=now,
             new_id=lambda: f"id-{next(ids)}",
-            patience=follower_patience,
+            sharing=sharing,
             grace=grace,
         )
 

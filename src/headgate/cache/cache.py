@@ -130,12 +130,14 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
 
 class Miss(msgspec.Struct, frozen=True, gc=False):
     """Nothing to serve. `judgement` is the verdict on the most probable candidate, `near`, if there was one; `others` are those less
-    probable that were read; `shadow` is set when it would have been served were the semantic tier not only watching."""
+    probable that were read; `shadow` is set when it would have been served were the semantic tier not only watching; `candidates` are
+    all that were looked at."""
 
     judgement: Judgement | None = None
     near: Entry | None = None
     others: tuple[Judged, ...] = ()
     shadow: bool = False
+    candidates: Sequence[Candidate] = ()
 
 
 class Embedder(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,6 +18,7 @@ from headgate.cache.comparison import Comparison
 from headgate.cache.conversation import VERSION as CONVERSATION
 from headgate.cache.conversation import topic
 from headgate.cache.courtesy import VERSION as COURTESY
+from headgate.cache.explanation import Explanation, explained
 from headgate.cache.fingerprint import comparable, partition, scope
 from headgate.cache.guards.guards import VERSION
 from headgate.cache.health import Health
@@ -28,7 +29,7 @@ from headgate.cache.treatment import CachePolicy, RoutePolicy, Treatment, treatm
 from headgate.cache.verdict import Verdict
 from headgate.model.chat import ChatRequest, Completion
 from headgate.model.errors import Conflict
-from headgate.model.tenancy import CacheTerms, Key, Mode, Namespace, Wishes
+from headgate.model.tenancy import CacheTerms, Key, Namespace, Wishes
 
 if TYPE_CHECKING:
     from headgate.cache.static import FirstStage
@@ -42,6 +43,9 @@ near tells something of each."""
 
 ACROSS = 32
 """How many are looked at across conversations, for most of them may be about something else."""
+
+IN_FLIGHT = 0.5
+"""Of the accepted error rate, what is left for answers that are still under way."""
 
 UNKNOWN_EPOCH = -1
 """What is known of an epoch when the store cannot tell it: an answer asked for then is not kept."""
@@ -71,28 +75,6 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     model: str = ""
     user: str | None = None
     tags: tuple[str, ...] = ()
-
-
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the cache thinks of two questions, the first of which is asked and the second stored.
-
-    served      whether the second's answer would be served for the first
-    confidence  how probable it is that this would be right, and `bar` how probable it must be
-    reason      what decided: as in `Judgement`, or why one of the two is never compared
-    similarity  cosine of their vectors
-    error_rate  share of wrong answers that was accepted
-    mode        of the semantic tier
-    evidence    what the verdict saw of the pair (see `evidence.Evidence`), where it came to read it
-    """
-
-    served: bool
-    confidence: float
-    bar: float
-    reason: str
-    similarity: float
-    error_rate: float
-    mode: Mode
-    evidence: dict[str, Any] | None = None
 
 
 class Cache:
@@ -259,31 +241,47 @@ class Cache:
             self.entries.peek(best.entry.key)  # a use, which keeps it in stock
             return Hit(best.entry, "semantic", best.judgement.confidence, judgement=best.judgement)
         others = tuple(one for one in judged if one is not best and one.judgement.read)
-        return Miss(best.judgement, best.entry, others, shadow=bool(fit))
+        return Miss(best.judgement, best.entry, others, shadow=bool(fit), candidates=candidates)
+
+    async def twins(
+        self,
+        namespace: Namespace,
+        question: Question,
+        flying: Sequence[Candidate],
+        stored: Sequence[Candidate],
+        treated: Treatment,
+    ) -> list[Judged]:
+        """Of questions in flight those whose answer may be given for this one, too: the most probable first. What is `stored` and near
+        tells where they stand. The bar is higher than for an answer from stock, for there is none yet that could be checked. Never
+        raises."""
+        if self._comparison is None:
+            return []
+        place, own = Scope(namespace, question.scope), {one.entry.id for one in flying}
+        both = sorted([*flying, *stored], key=lambda one: -one.similarity)
+        try:
+            async with asyncio.timeout(self._patience):
+                judgements = await self._comparison.verdict.judge(
+                    place, question.text, both, treated.error_rate * IN_FLIGHT, self._comparison.sparing
+                )
+        except Exception as error:
+            self.health["verdict"].failed(error)
+            return []
+        fit = [
+            Judged(one.entry, judgement)
+            for one, judgement in zip(both, judgements, strict=True)
+            if judgement.serve
+            and one.entry.id in own
+            and judgement.confidence >= treated.min_confidence
+            and question.meets(one.entry)
+        ]
+        return sorted(fit, key=lambda one: -one.judgement.confidence)
 
     async def explain(self, one: str, other: str, treated: Treatment) -> Explanation:
         """What becomes of the question `one` where only `other` is stored, and nothing was learnt of either. Raises Conflict where
         nothing is compared by meaning, and what the embedder and the verdict raise."""
-        comparison = self._comparison
-        if comparison is None:
+        if self._comparison is None:
             raise Conflict("The semantic cache is off, or its model could not be loaded.")
-        vector, stored = await comparison.embedder.embed(one), await comparison.embedder.embed(other)
-        nowhere = Namespace("")
-        entry = Entry(id="", key=Key(nowhere, b""), answer=b"", stored=0.0, expires=0.0, text=other)
-        candidate = Candidate(entry, float(vector @ stored))
-        (judgement,) = await comparison.verdict.judge(Scope(nowhere, b""), one, [candidate], treated.error_rate)
-        reason = comparison.unfit(one) or comparison.unfit(other)
-        served = judgement.serve and judgement.confidence >= treated.min_confidence and treated.semantic == "on"
-        return Explanation(
-            served=served and reason is None,
-            confidence=judgement.confidence,
-            bar=judgement.bar,
-            reason=reason or judgement.reason,
-            similarity=candidate.similarity,
-            error_rate=treated.error_rate,
-            mode=treated.semantic,
-            evidence=None if judgement.evidence is None else msgspec.to_builtins(judgement.evidence),
-        )
+        return await explained(self._comparison, one, other, treated)
 
     async def store(
         self, key: Key, question: Question | None, completion: Completion, treated: Treatment, asked: Asked

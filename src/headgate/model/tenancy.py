@@ -14,6 +14,8 @@ Mode = Literal["on", "shadow", "off"]
 """Of the semantic tier: it serves, it only watches, it is not asked."""
 Strategy = Literal["aggressive", "standard", "bypass"]
 """How bold the semantic tier is: twice the configured error rate, that rate, not asked at all."""
+Coalescing = Literal["off", "exact", "semantic"]
+"""What shares a call in flight: nothing, identical requests, or those that mean the same, too."""
 DEFAULT_TENANT = "default"
 OPERATOR = "operator"
 """Who pays, in the journal, for what no tenant asked for."""
@@ -55,6 +57,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hit_percent    what it pays for an answer from stock, in percent of what the call would have cost: 0 nothing, 100 all
     customer       its name at whoever bills it; None is its id
     cache          how the semantic cache treats its calls
+    coalesce       which of its calls share one in flight, at most
     """
 
     rpm: int = 120
@@ -69,6 +72,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     hit_percent: int = 0
     customer: str | None = None
     cache: CacheTerms = CacheTerms()
+    coalesce: Coalescing = "semantic"
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +127,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a caller asks of the gateway itself, beside the request: the `x-headgate-*` headers.
 
     min_confidence, max_error_rate, strategy and timeout may only make the gateway stricter; ttl is in seconds, and so is `stale`:
-    how long past its time an exact answer may be. A repeated `idempotency_key` gets the first call's answer.
+    how long past its time an exact answer may be. `patience`: seconds to wait for the first part of an answer that others have asked
+    for; None is as usual. A repeated `idempotency_key` gets the first call's answer.
     """
 
     cache: Literal["default", "no-cache", "no-store", "only-if-cached", "exact"] = "default"
@@ -136,6 +141,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     feature: str | None = None
     min_confidence: float = 0.0
     max_error_rate: float | None = None
-    coalesce: Literal["off", "exact", "semantic"] = "semantic"
+    coalesce: Coalescing = "semantic"
+    patience: float | None = None
     timeout: float | None = None
     idempotency_key: str | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from headgate.embedding import Embedded
+from headgate.limits.limits import RateState
 from headgate.model.chat import Json
 from headgate.model.errors import InvalidRequest
 from headgate.model.money import to_usd
 from headgate.model.tenancy import Principal
-from headgate.pipeline import Embedded, Gateway
+from headgate.pipeline import Gateway
 from headgate.server.edge import (
     HangUp,
     Header,
@@ -39,7 +41,7 @@ class EmbeddingsDoor:
         with HangUp(scope):
             embedded = await self._gateway.embed(caller, body, wishes)
             send.request_id = embedded.record.id
-            await send.json(embedded.body, headers=_headers(embedded))
+            await send.json(embedded.body, headers=_headers(embedded, self._gateway.tokens(caller)))
 
     async def models(self, caller: Principal, _scope: Scope, _receive: Receive, send: Sender) -> None:
         """All public names that this caller may use."""
@@ -52,8 +54,8 @@ class EmbeddingsDoor:
         await send.json(_model(name))
 
 
-def _headers(embedded: Embedded) -> list[Header]:
-    record, rate, tokens = embedded.record, embedded.rate, embedded.tokens
+def _headers(embedded: Embedded, tokens: RateState | None) -> list[Header]:
+    record, rate = embedded.record, embedded.permit.rate
     waited = sum(attempt.seconds for attempt in record.attempts)
     return [
         (b"x-request-id", record.id.encode()),

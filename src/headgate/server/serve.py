@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 
 from headgate.assembly import Engine, open_engine
-from headgate.coalesce import Flights
+from headgate.coalesce.coalesce import Flights
 from headgate.config import Config
 from headgate.model.ids import Ids
 from headgate.server.admin import management

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from headgate.cache.cache import CacheStore, Entry
+from headgate.cache.explanation import Explanation
 from headgate.cache.learning import Learning, ScopeState
-from headgate.cache.tiers import Cache, Explanation
+from headgate.cache.tiers import Cache
 from headgate.model.chat import Json
 from headgate.model.money import to_usd
 from headgate.model.tenancy import Tenant

@@ -1,11 +1,11 @@
-"""Flights: one piece of work, shared by everyone who asks for the same thing while it is under way.
+"""Coalesce: flights, each one piece of work that is shared by everyone who asks for the same thing while it is under way.
 
 A flight has its own task and owns everything that must not be lost: the provider call, its settlement, the cache entry. An
 HTTP response only reads it, so a leader that hangs up is one reader less and nothing more. Events are kept for late
-joiners, who replay them and then follow.
+joiners, who replay them and then follow; each reader has a place of its own in them, so a slow one keeps nobody waiting.
 
 A flight stays joinable until its answer is in the cache, so two staggered identical requests never make two calls; and it is
-forgotten *before* it is cancelled, so a newcomer never joins a dying one.
+forgotten *before* it is cancelled, so a newcomer never joins a dying one. Nor is one joined that is old or long: it may never end.
 """
 
 from __future__ import annotations
@@ -14,75 +14,64 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from time import monotonic
 from typing import Literal
 
 import msgspec
 
-from headgate.model.chat import Completion, Event
+from headgate.coalesce.apart import Apart
+from headgate.coalesce.patience import Patience
+from headgate.coalesce.starts import Starts
+from headgate.coalesce.trail import Trail
+from headgate.model.chat import Completion, Delta, Event
 from headgate.model.errors import GatewayError, Internal, Overloaded
-from headgate.model.record import Attempt, CacheOutcome, Source
 
 log = logging.getLogger(__name__)
+
+_encode = msgspec.json.Encoder().encode
 
 MAX_FOLLOWERS = 1_000
 DRAIN = 30.0
 """Seconds that a flight goes on which everybody has left: its usage and its answer are worth something, but not any price."""
-
-
-class Trail(msgspec.Struct, kw_only=True):
-    """What is known so far about how a flight gets its answer; grows as the flight goes on. Times in seconds."""
-
-    source: Source = "live"
-    cache: CacheOutcome = "bypass"
-    cache_reason: str | None = None
-    confidence: float | None = None
-    judged: float | None = None
-    """How probable it seemed that the nearest stored answer is right, where there was one and it was not served."""
-    entry: str | None = None
-    partition: bytes | None = None
-    """Of an answer from stock: what its question may be compared within."""
-    prior: float | None = None
-    """Of one that was found by meaning: how probable it was that it is right before anything was learnt."""
-    lookup: float | None = None
-    route_reason: str | None = None
-    route_confidence: float | None = None
-    model: str | None = None
-    deployment: str | None = None
-    attempts: list[Attempt] = []
-    waited: float = 0.0
-    """Seconds spent waiting for providers: for the first part of the answer, and for attempts that failed."""
-    cost: int = 0
-    worth: int = 0
-    """What the answer would cost if it were bought, nano-USD: what each follower and each hit saves."""
-    ceiling: int = 0
-    """What is held for the answer while it is under way, nano-USD: `worth` will not be more."""
-    routed: int = 0
-    """What routing saved on it, nano-USD."""
-    limit: int | None = None
-    """Output tokens a choice that were asked for, where the budget left room for fewer than the caller allowed."""
-    personal: bool = False
-    """Whether it is shorter or from a cheaper model than usual because of a user's, a key's or a feature's budget: such an answer
-    is neither kept nor shared, for others need not have that budget."""
+OLDEST = 60.0
+"""Seconds after which nobody joins a flight any more."""
+LONGEST = 1 << 20
+"""Bytes of answer after which nobody does."""
 
 
 class Flight:
     """One answer under way (or landed), its events so far, and how many read it."""
 
     def __init__(self, id: str, *, abandoned: Literal["finish", "cancel"] = "finish", drain: float = DRAIN) -> None:
-        """`abandoned`: what happens when the last reader leaves before the end; `drain`: seconds that it then has to finish."""
+        """`abandoned`: what happens when the last reader leaves before the end; `drain`: seconds that it then has to finish.
+
+        size       bytes of answer so far
+        readers    who read it now; `followers`: who ever joined it, `twins` of them as flights of their own
+        streamed   whether any reader gets it in parts
+        left       whether everybody left before the end
+        apart      whether its answer has proven to be for nobody else
+        began      when, monotonic seconds
+        """
         self.id = id
         self.trail = Trail()
         self.events: list[Event] = []
+        self.size = 0
         self.completion: Completion | None = None
         self.error: GatewayError | None = None
         self.readers = 0
         self.followers = 0
+        self.twins = 0
+        self.streamed = False
+        self.left = False
+        self.apart = False
+        self.began = 0.0
         self._abandoned = abandoned
         self._drain = drain
         self._drained: asyncio.TimerHandle | None = None
         self._waiting: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._forget: Callable[[], None] = lambda: None
+        self._tapped: Callable[[], None] = lambda: None
         self._afterwards: list[Callable[[], None]] = []
 
     @classmethod
@@ -106,6 +95,8 @@ class Flight:
     def publish(self, event: Event) -> None:
         """Give the next event to all readers."""
         self.events.append(event)
+        if isinstance(event, Delta):
+            self.size += len(_encode(event.choices))
         self._tell()
 
     def land(self, completion: Completion) -> None:
@@ -125,22 +116,40 @@ class Flight:
         self._waiting.append(news)
         return news
 
+    async def heard(self, patience: float) -> bool:
+        """Wait until a part of the answer is known or the flight has ended; False when that takes more than `patience` seconds."""
+        try:
+            async with asyncio.timeout(patience):
+                while not (self.begun or self.ended):
+                    await self.news()
+        except TimeoutError:
+            return False
+        return True
+
     def events_from(self, position: int) -> list[Event]:
         """The events so far, from this one on. An answer that was never published (a cache hit) is turned into events now."""
         if not self.events and self.completion is not None:
             self.events.extend(self.completion.events())
         return self.events[position:]
 
-    def join(self) -> None:
-        """One reader more."""
+    def join(self, *, stream: bool = False) -> None:
+        """One reader more; `stream`: it gets the answer in parts."""
         self.readers += 1
         self._go_on()
+        if stream and not self.streamed:
+            self.streamed = True
+            self._tapped()
+
+    def tapped(self, work: Callable[[], None]) -> None:
+        """Do this when the first reader joins that gets the answer in parts."""
+        self._tapped = work
 
     def leave(self) -> None:
         """One reader less. The last one to leave an unfinished flight either lets it finish for a while or cancels it."""
         self.readers -= 1
         if self.readers or self.ended or self._task is None:
             return
+        self.left = True
         if self._abandoned == "cancel":
             self._cancel()
         else:
@@ -152,7 +161,12 @@ class Flight:
             self._task.cancel()
 
     def _go_on(self) -> None:
-        """Nobody waits any longer for the end of an abandoned flight."""
+        """It is not abandoned any more."""
+        self.left = False
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        """Its time to finish after everybody has left is no longer counted."""
         if self._drained is not None:
             self._drained.cancel()
             self._drained = None
@@ -170,7 +184,7 @@ class Flight:
             if not news.done():
                 news.set_result(None)
         if self.ended:
-            self._go_on()
+            self._stop_waiting()
             left, self._afterwards = self._afterwards, []
             for work in left:
                 work()
@@ -182,14 +196,33 @@ Fly = Callable[[Flight], Awaitable[None]]
 class Flights:
     """All flights of this process. Create it inside a running loop's lifetime and `drain` it at the end."""
 
-    def __init__(self, *, max_followers: int = MAX_FOLLOWERS, drain: float = DRAIN) -> None:
+    def __init__(
+        self,
+        *,
+        max_followers: int = MAX_FOLLOWERS,
+        drain: float = DRAIN,
+        oldest: float = OLDEST,
+        longest: int = LONGEST,
+        patience: Patience | None = None,
+        starts: Starts | None = None,
+        ended: Callable[[Flight], None] = lambda _: None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         """At most `max_followers` readers join one flight; the next one starts a flight of its own. `drain`: seconds that an
-        abandoned flight has to finish."""
+        abandoned flight has to finish; `oldest` and `longest`: seconds and bytes of answer after which nobody joins. `ended` is told
+        of every flight when it is over."""
         self._max_followers = max_followers
         self._drain = drain
+        self._oldest = oldest
+        self._longest = longest
+        self._ended = ended
+        self._clock = clock
         self._joinable: dict[Hashable, Flight] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self.patience = patience or Patience()
+        self.starts = starts or Starts()
+        self.apart = Apart(clock=clock)
         self.started = 0
 
     @property
@@ -197,27 +230,44 @@ class Flights:
         """How many callers read another caller's flight now."""
         return sum(max(0, flight.readers - 1) for flight in self._joinable.values())
 
+    def takes(self, flight: Flight) -> bool:
+        """Whether one more may join this flight."""
+        return (
+            flight.error is None
+            and flight.followers < self._max_followers
+            and flight.size <= self._longest
+            and self._clock() - flight.began <= self._oldest
+        )
+
     def join(
-        self, key: Hashable | None, id: str, abandoned: Literal["finish", "cancel"], fly: Fly
+        self,
+        key: Hashable | None,
+        id: str,
+        abandoned: Literal["finish", "cancel"],
+        fly: Fly,
+        *,
+        stream: bool = False,
     ) -> tuple[Flight, bool]:
-        """Join the flight under `key`, or start one with `fly`; a None key is never shared.
+        """Join the flight under `key`, or start one with `fly`; a None key is never shared. `stream`: the caller gets the answer in
+        parts.
 
         Returns the flight and whether the caller leads it. Raises Overloaded while the gateway shuts down.
         """
         known = self._joinable.get(key) if key is not None else None
-        if known is not None and known.error is None and known.followers < self._max_followers:
+        if known is not None and self.takes(known):
             known.followers += 1
-            known.join()
+            known.join(stream=stream)
             return known, False
         if self._closing:
             raise Overloaded("The gateway is shutting down.", retry_after=1.0)
-        return self._start(key, Flight(id, abandoned=abandoned, drain=self._drain), fly), True
+        return self._start(key, Flight(id, abandoned=abandoned, drain=self._drain), fly, stream), True
 
-    def _start(self, key: Hashable | None, flight: Flight, fly: Fly) -> Flight:
+    def _start(self, key: Hashable | None, flight: Flight, fly: Fly, stream: bool) -> Flight:
         if key is not None:
             self._joinable[key] = flight
+        flight.began = self._clock()
         flight._forget = lambda: self._drop(key, flight)
-        flight.join()
+        flight.join(stream=stream)
         self.started += 1
         task = asyncio.get_running_loop().create_task(self._run(key, flight, fly))
         flight._task = task
@@ -230,6 +280,7 @@ class Flights:
         if not flight.ended:
             # Of a task that is cancelled before its first step nothing runs; its readers are told here.
             flight.fail(_cancelled())
+        self._ended(flight)
 
     async def _run(self, key: Hashable | None, flight: Flight, fly: Fly) -> None:
         """Fly, and whatever happens forget the flight before its readers hear of the end."""
@@ -243,6 +294,8 @@ class Flights:
         except Exception:
             log.exception("flight %s broke", flight.id)
         self._drop(key, flight)
+        if flight.apart and key is not None:
+            self.apart.keep(key)
         if not flight.ended:
             flight.fail(error or Internal(f"Internal error; its details are in the log under {flight.id}."))
 

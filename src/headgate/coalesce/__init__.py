@@ -1,0 +1,1 @@
+"""Is somebody being answered this already?"""
