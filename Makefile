@@ -30,7 +30,7 @@ test: .venv/dev.stamp
 # 1,000 kills at each failpoint and 10,000 schedules of ledger and flights; `make test` does 20 and some hundreds (tests/chaos.py).
 chaos: .venv/dev.stamp
 	HEADGATE_CHAOS=1 $(BIN)/pytest -q --durations=15 tests/faults/test_kill_points.py tests/faults/test_ledger_kill.py \
-	 tests/properties/test_ledger_machine.py tests/properties/test_flights.py
+	 tests/properties/test_ledger_machine.py tests/properties/test_flights.py tests/properties/test_embedding_batches.py tests/properties/test_following.py
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.run

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from headgate.cli.main import main as headgate
 from headgate.config import Config
@@ -106,6 +107,7 @@ GAUGE_LABELS = {
     "headgate_budget_used_ratio": ("tenant", "window"),
     "headgate_cache_drift": ("state",),
     "headgate_cache_failures_total": ("part",),
+    "headgate_jobs": ("tenant_lane", "state"),
 }
 """What is read at each scrape gets its labels from assembly, when a server starts."""
 
@@ -274,10 +276,14 @@ def _error_row(error: type[GatewayError]) -> str:
 def metric_reference() -> str:
     """The page on the metrics."""
     sink = PrometheusSink(routes=["r"], deployments=["d", "e"])
-    sink.record(SEEN)
+    for source in ("live", "exact"):
+        sink.record(msgspec.structs.replace(SEEN, source=source))
+    sink.flight(exact=1, semantic=1, abandoned=True, failed=True, alone=True)
     sink.budget_alert("t", "hour", 50)
     sink.spend_rate_alert("t")
     sink.shadow_check("right")
+    sink.job_notice("delivered")
+    sink.close()
     rows = []
     for family in sink.registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name

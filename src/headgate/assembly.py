@@ -57,6 +57,7 @@ from headgate.fittings import (
 )
 from headgate.fittings_billing import running_pumps
 from headgate.fittings_checking import checking, learnt
+from headgate.fittings_jobs import working
 from headgate.housekeeping import Housekeeping
 from headgate.limits.limits import Limits
 from headgate.limits.memory import MemoryCounters
@@ -71,6 +72,7 @@ from headgate.telemetry.metrics import PrometheusSink
 from headgate.telemetry.telemetry import Telemetry
 from headgate.tenants.sqlite import SqliteDirectory
 from headgate.tenants.tenants import Tenants
+from headgate.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +110,7 @@ class Engine(msgspec.Struct, frozen=True):
     desk: Desk
     pricing: Pricing
     outbox: Outbox
+    jobs: Worker
     now: Callable[[], float] = time.time
 
     async def faults(self) -> dict[str, str]:
@@ -115,6 +118,7 @@ class Engine(msgspec.Struct, frozen=True):
         return {
             "tenants": await _fault(self.tenants.list_tenants),
             "ledger": await _fault(self.gateway.budget.refresh),
+            "jobs": await _fault(self.jobs.probe),
         }
 
 
@@ -215,7 +219,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         routes = {name: route(name, one) for name, one in config.routes.items()}
         metrics = PrometheusSink(routes=routes, deployments=deployments)
         telemetry = Telemetry([metrics, *log_sinks(config, data)])
-        providers = {name: provider(name, one) for name, one in config.providers.items()}
+        providers = {name: provider(name, one, metrics.embeddings_call) for name, one in config.providers.items()}
         loading = asyncio.create_task(reader(config))
         ledger = await asyncio.to_thread(SqliteLedger, config.storage.path(data), on_alert=_alarm(metrics))
         tenants = _tenants(config, data)
@@ -234,7 +238,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         gateway = Gateway(
             limits=Limits(MemoryCounters()),
             cache=tiers,
-            flights=flights(config),
+            flights=flights(config, metrics.flight),
             routing=routing,
             budget=budget,
             dispatch=dispatch,
@@ -260,10 +264,12 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         tail, outbox = Tail(config.storage.path(data)), SqliteOutbox(_beside(config, data, "billing"))
         stack.callback(tail.close)
         stack.push_async_callback(outbox.close)
-        engine = Engine(gateway, tenants, metrics, admin_key, Desk(allowances, ledger, ledger), pricing, outbox)
+        desk, beside = Desk(allowances, ledger, ledger), _beside(config, data, "jobs")
+        jobs = await stack.enter_async_context(working(config, beside, gateway, tenants, metrics))
+        engine = Engine(gateway, tenants, metrics, admin_key, desk, pricing, outbox, jobs)
         pumps = running_pumps(config, data, tail=tail, outbox=outbox, tenants=tenants, metrics=metrics)
         await stack.enter_async_context(pumps)
-        rounds = Housekeeping(gateway, tenants, metrics, ledger, tail, pricing=pricing).run()
+        rounds = Housekeeping(gateway, tenants, metrics, ledger, tail, pricing=pricing, jobs=jobs).run()
         stack.push_async_callback(_stopped, asyncio.create_task(rounds))
         yield engine
 

@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 
 from headgate.config_billing import AlertsConfig, SinkConfig
 from headgate.config_cache import CacheConfig, ChecksConfig
+from headgate.config_inference import InferenceConfig
 from headgate.config_sections import (
     BudgetConfig,
     CoalesceConfig,
@@ -52,6 +53,9 @@ class Config(Section):
     cache: CacheConfig = Field(default=CacheConfig(), description="What has been answered already.")
     coalesce: CoalesceConfig = Field(default=CoalesceConfig(), description="Whether requests in flight share a call.")
     dispatch: DispatchConfig = Field(default=DispatchConfig(), description="How long and how often a call is tried.")
+    inference: InferenceConfig = Field(
+        default=InferenceConfig(), description="What is submitted and answered in its own time."
+    )
     tenant_defaults: TenantDefaults = Field(default=TenantDefaults(), description="What a new tenant gets.")
     billing: dict[str, SinkConfig] = Field(
         default={}, description="Who is told what tenants owe, by a name of your own."

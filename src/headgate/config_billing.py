@@ -33,7 +33,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _check_url(url: str, *, allow_private: bool) -> None:
+def check_url(url: str, *, allow_private: bool) -> None:
+    """Raises the problem of an address that nothing may be posted to."""
     try:
         origin_of(url.partition("?")[0], allow_private=allow_private)
     except ValueError as error:
@@ -83,7 +84,7 @@ class SinkConfig(Section):
             if not getattr(self, name):
                 raise problem((name,), f"a sink of kind {self.kind} needs it")
         if self.url:
-            _check_url(self.url, allow_private=self.allow_private)
+            check_url(self.url, allow_private=self.allow_private)
         return self
 
 
@@ -98,7 +99,7 @@ class AlertsConfig(Section):
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
-        _check_url(self.url, allow_private=self.allow_private)
+        check_url(self.url, allow_private=self.allow_private)
         return self
 
     def sink(self) -> SinkConfig:

@@ -47,6 +47,12 @@ class ServerConfig(Section):
     budget_status: Literal[402, 429] = Field(
         default=402, description="HTTP status of an exhausted budget; 429 for clients that know nothing else."
     )
+    slow_reader: Duration = Field(
+        default=30.0,
+        description="How long a client may leave what waits for it unread (64 KB, of which it is to take half) before it loses its"
+        " connection.",
+        gt=0,
+    )
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of one request.")
 
 
@@ -80,6 +86,24 @@ class TimeoutsConfig(Section):
     idle: Duration = Field(default=60.0, description="Between two pieces of the answer.", gt=0)
 
 
+class BatchConfig(Section):
+    """How much of one tenant's calls for embeddings goes to a provider together."""
+
+    items: int = Field(
+        default=32,
+        description="Most inputs of a call that several share; with 1 every call goes by itself.",
+        ge=1,
+        le=2_048,
+    )
+    tokens: int = Field(default=100_000, description="Most tokens of it, as estimated.", gt=0)
+    delay: Duration = Field(
+        default=0.002,
+        description="How long an input waits for others at most while a call is under way; the first one never waits.",
+        ge=0,
+        le=1,
+    )
+
+
 class ProviderConfig(Section):
     """A server that speaks OpenAI's or Anthropic's wire format."""
 
@@ -95,6 +119,7 @@ class ProviderConfig(Section):
     headers: dict[str, SecretStr] = Field(default={}, description="Further headers of every request to it.")
     allow_private: bool = Field(default=False, description="Allow addresses of this machine and of private networks.")
     timeouts: TimeoutsConfig = Field(default=TimeoutsConfig(), description="How long it may be silent.")
+    embeddings: BatchConfig = Field(default=BatchConfig(), description="Which calls for embeddings share one.")
 
     @model_validator(mode="before")
     @classmethod
@@ -304,6 +329,15 @@ class TenantDefaults(Section):
         default="finish",
         description="When everyone who waited has left: `finish` the call and keep its answer, or `cancel` it.",
     )
+    coalesce: CoalesceMode = Field(
+        default="semantic",
+        description="Which of its calls share one in flight, where that is stricter than `coalesce.mode`.",
+    )
+    shares: Literal["leader", "split", "each"] = Field(
+        default="leader",
+        description="Who pays for a call that several of its callers share: the `leader`, who asked first; all of them, in equal parts"
+        " (`split`); or `each` of them all of it.",
+    )
 
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
@@ -327,6 +361,8 @@ class TenantDefaults(Section):
             hit_percent=self.hit_percent,
             allowed_models=self.allowed_models,
             abandoned=self.abandoned,
+            coalesce=self.coalesce,
+            shares=self.shares,
         )
 
 

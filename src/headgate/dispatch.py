@@ -147,7 +147,7 @@ class Dispatch:
                 attempt.failed(error)
                 await course.after(error, step)
             except BaseException:
-                attempt.ended("cancelled", attempt.seen())
+                attempt.ended("cancelled", None if clearance.waiting else attempt.seen())
                 raise
             else:
                 failpoints.passed("after_answer")
@@ -238,7 +238,8 @@ class _Course:
             return None
         if isinstance(error, Throttled) and len(self._steps) > 1:
             return None
-        jitter = self.dispatch.chance.uniform(0, patience.backoff * 2**self._retries)
+        share = self.dispatch.chance.random() if error.jitter is None else error.jitter
+        jitter = share * patience.backoff * 2.0**self._retries
         wait = max(error.retry_after or 0.0, jitter)
         if wait > min(patience.longest_wait, self.remaining()) or not self.dispatch.retry_budget.withdraw():
             return None
@@ -298,17 +299,20 @@ class _Attempt:
 
     def failed(self, error: UpstreamError) -> None:
         """The attempt broke. It cost nothing if the provider refused it, or if it never left."""
-        self.course.dispatch.breakers.observe(
-            self.step.deployment.name, failed=error.blames, retry_after=error.retry_after
-        )
+        self._observed(failed=error.blames, retry_after=error.retry_after)
         used = self.seen(error.received) if error.sent or self.tally.started else None
         self._note(error.label, used)
 
-    def ended(self, outcome: str, usage: Usage) -> None:
-        """The attempt is over, with an answer (`ok`) or because nobody wants it any more (`cancelled`)."""
+    def ended(self, outcome: str, usage: Usage | None) -> None:
+        """The attempt is over, with an answer (`ok`) or because nobody wants it any more (`cancelled`); without `usage` it never left."""
         if outcome == "ok":
-            self.course.dispatch.breakers.observe(self.step.deployment.name, failed=False)
+            self._observed(failed=False)
         self._note(outcome, usage)
+
+    def _observed(self, *, failed: bool, retry_after: float | None = None) -> None:
+        """One call is told to the breaker once, however many attempts went together in it."""
+        if not self.clearance.echo:
+            self.course.dispatch.breakers.observe(self.step.deployment.name, failed=failed, retry_after=retry_after)
 
     def _note(self, outcome: str, used: Usage | None) -> None:
         deployment, trail = self.step.deployment, self.course.trail

@@ -23,7 +23,7 @@ from headgate.cache.reading import EmbedderUnavailable, Reader
 from headgate.cache.tiers import PATIENCE, Cache
 from headgate.cache.treatment import CachePolicy, RoutePolicy
 from headgate.cache.verdict import CalibratedVerdict, Verdict
-from headgate.coalesce.coalesce import Flights
+from headgate.coalesce.coalesce import Flight, Flights
 from headgate.coalesce.patience import Patience as FirstPart
 from headgate.coalesce.sharing import Sharing
 from headgate.coalesce.trail import Trail
@@ -33,8 +33,10 @@ from headgate.dispatch import Dispatch, Patience
 from headgate.model.deployment import Deployment
 from headgate.model.ids import Ids
 from headgate.providers.anthropic import Anthropic
+from headgate.providers.batched import Batched
 from headgate.providers.endpoint import Endpoint
 from headgate.providers.http import Timeouts
+from headgate.providers.lanes import Bounds
 from headgate.providers.openai import OpenAI
 from headgate.providers.provider import Provider
 from headgate.routing.plan import embedding_plan
@@ -48,7 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {"openai": OpenAI, "anthropic": Anthropic}
-EMBEDDING_SECONDS = 5.0
+EMBEDDING_SECONDS = 2.0
+"""How long a provider may take to embed a question. It is not waited for as long as the built-in model, which is only busy when it is late."""
 
 
 def price_table(config: Config) -> PriceTable:
@@ -101,8 +104,8 @@ def fallbacks(config: Config) -> dict[str, tuple[str, ...]]:
     return {name: model.fallbacks for name, model in config.models.items() if model.fallbacks}
 
 
-def provider(name: str, one: ProviderConfig) -> Provider:
-    """The adapter of a provider's kind."""
+def provider(name: str, one: ProviderConfig, tell: Callable[[str, int, int], None]) -> Provider:
+    """The adapter of a provider's kind, which puts calls for embeddings together; `tell` hears of each of these, as `Batched` says."""
     endpoint = Endpoint(
         name=name,
         base_url=one.base_url,
@@ -111,7 +114,9 @@ def provider(name: str, one: ProviderConfig) -> Provider:
         allow_private=one.allow_private,
         timeouts=Timeouts(connect=one.timeouts.connect, first_byte=one.timeouts.first_byte, idle=one.timeouts.idle),
     )
-    return PROVIDERS[one.kind](endpoint)
+    said = one.embeddings
+    bounds = Bounds(items=said.items, tokens=said.tokens, delay=said.delay)
+    return Batched(PROVIDERS[one.kind](endpoint), bounds, weigh=lambda given: measure_input(given).likely, tell=tell)
 
 
 def patience(config: Config) -> Patience:
@@ -120,15 +125,26 @@ def patience(config: Config) -> Patience:
     return Patience(total=asked.total, retries=asked.retries, backoff=asked.backoff, longest_wait=asked.longest_wait)
 
 
-def flights(config: Config) -> Flights:
-    """Calls in flight, and who may join them."""
+def flights(config: Config, tell: Callable[..., None]) -> Flights:
+    """Calls in flight, and who may join them; `tell` hears of each that is over, as `PrometheusSink.flight` says."""
     said = config.coalesce
+
+    def ended(flight: Flight) -> None:
+        tell(
+            exact=flight.followers - flight.twins,
+            semantic=flight.twins,
+            abandoned=flight.left,
+            failed=bool(flight.followers) and flight.error is not None and not (flight.begun or flight.left),
+            alone=flight.alone,
+        )
+
     return Flights(
         max_followers=said.max_followers,
         drain=said.drain,
         oldest=said.oldest,
         longest=said.longest,
         patience=FirstPart(said.patience),
+        ended=ended,
     )
 
 

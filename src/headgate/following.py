@@ -8,15 +8,15 @@ Invariant: what concerns the other flight's caller (its budget, its time, its le
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from headgate.cache.cache import Candidate, Entry, Hit, Judged, Miss
-from headgate.cache.tiers import Cache
+from headgate.cache.cache import Candidate, Entry, Hit, Miss
+from headgate.cache.guards.guards import differences
+from headgate.cache.tiers import CANDIDATES, Cache
 from headgate.cache.treatment import Treatment
 from headgate.cache.verdict import FAR, Judgement
 from headgate.checking import Call
@@ -67,17 +67,19 @@ class Following:
         self._flights = flights
         self._clock = clock
 
-    def enter(self, flight: Flight, call: Call, epoch: int) -> Sought | None:
+    def enter(self, flight: Flight, call: Call, epoch: int, *, follows: bool = True) -> Sought | None:
         """Let others find this flight, and see who was there before; None where it is not compared. End it with `leave`.
 
         Before the cache is asked: an answer that is stored meanwhile is found there, or its flight is among those seen here. `epoch`:
-        who comes after an invalidation follows nobody who began before it.
+        who comes after an invalidation follows nobody who began before it. `follows`: False for one that is flown because another
+        has failed its readers. It may be followed; but whom it would find is, as likely as not, that very one.
         """
         key, question = call.key, call.question
         if question is None or question.vector is None or call.treated.semantic != "on":
             return None
-        asking = self.twins.enter(flight, question, (key.namespace, question.partition, epoch))
-        return Sought(asking, key, self.twins.near(asking, FAR))
+        place = key.namespace, question.partition, epoch, call.ticket.wishes.coalesce_key
+        asking = self.twins.enter(flight, question, place)
+        return Sought(asking, key, self.twins.near(asking, FAR) if follows else ())
 
     def leave(self, sought: Sought) -> None:
         """The flight is over, its answer in stock if it is kept."""
@@ -91,24 +93,30 @@ class Following:
         except Exception:
             log.exception("questions in flight could not be compared")
             found = None
-        self.twins.decide(asking, leads=found is None)
+        self.twins.decide(asking, None if found is None else found.asking)
         return found
 
     async def _found(self, sought: Sought, looked: Miss, treated: Treatment) -> Twin | None:
-        asking = sought.asking
-        near = {one.flight.id: (cosine, one) for cosine, one in sought.near if self._flights.takes(one.flight)}
-        if not near:
+        leading = [near for near in await self.twins.leading(sought.near) if self._flights.takes(near[1].flight)]
+        if not leading:
             return None
-        candidates = [Candidate(_entry(one, sought.key), cosine) for cosine, one in near.values()]
-        fit: Sequence[Judged] = await self._cache.twins(
-            sought.key.namespace, asking.question, candidates, looked.candidates, treated
+        flying = {one.flight.id: one for _, one in leading[:CANDIDATES]}
+        candidates = [Candidate(_entry(one, sought.key), cosine) for cosine, one in leading[:CANDIDATES]]
+        key, question = sought.key, sought.asking.question
+        fit = await self._cache.twins(
+            key.namespace, question, candidates, looked.candidates, treated, id=sought.flight.id
         )
         for one in fit:
-            other = near[one.entry.id][1]
-            # It may be comparing itself yet; shielded, for it is not ours to cancel.
-            if await asyncio.shield(other.leads) and self._flights.takes(other.flight):
-                return Twin(other, sought.key, one.judgement)
+            other = flying[one.entry.id]
+            if self._flights.takes(other.flight) and self._suits(sought.asking, other):
+                return Twin(other, key, one.judgement)
         return None
+
+    def _suits(self, asking: Asking, leader: Asking) -> bool:
+        """Whether no guard tells a question from those that get the leader's answer already: one answer has to do for all of them."""
+        company = self.twins.company(asking, leader, FAR)
+        told_apart = (differences(asking.question.text, one.text) for one in company)
+        return not any(one.severity == "veto" for found in told_apart for one in found)
 
     async def followed(self, flight: Flight, twin: Twin, patience: float) -> Completion | None:
         """The other flight's answer; None where this one has to answer by itself, after it has waited its turn.
@@ -119,20 +127,24 @@ class Following:
         leader.followers += 1
         leader.twins += 1
         leader.join(stream=flight.streamed)
+        pouring = _Pouring(flight, twin)
+        flight.tab.follow(leader.tab, pouring.takes)
         try:
-            completion = await self._read(flight, twin, patience)
+            completion = await self._read(flight, pouring, patience)
         finally:
+            flight.tab.part(leader.tab)
             leader.leave()
             flight.trail.waited += self._clock() - began
-        if completion is None and (leader.error is not None or leader.completion is not None):
+        if completion is None:
+            flight.alone = True
             await self._flights.starts.turn()  # all who followed it start over now
         return completion
 
-    async def _read(self, flight: Flight, twin: Twin, patience: float) -> Completion | None:
-        leader = twin.asking.flight
-        if not await leader.heard(patience) or not leader.begun or leader.trail.personal:
+    async def _read(self, flight: Flight, pouring: _Pouring, patience: float) -> Completion | None:
+        leader = pouring.leader
+        if not await leader.heard(patience, pouring.price) or not _promising(leader):
             return None
-        pouring = _Pouring(flight, twin)
+        pouring.price()
         flight.tapped(pouring.pour)
         try:
             pouring.pour()
@@ -150,21 +162,31 @@ class _Pouring:
     def __init__(self, flight: Flight, twin: Twin) -> None:
         self._flight = flight
         self._twin = twin
-        self._leader = twin.asking.flight
+        self.leader = twin.asking.flight
         self._position = 0
+
+    def takes(self, completion: Completion) -> bool:
+        """Whether this answer of the other is the flight's, too."""
+        return not self.leader.trail.personal and (self._position > 0 or for_others(completion))
+
+    def price(self) -> None:
+        """Pass on what the answer will cost at most."""
+        trail = self.leader.trail
+        if trail.ceiling != self._flight.trail.ceiling and not trail.personal:
+            self._flight.price(trail.ceiling)
 
     def pour(self) -> None:
         """Give what there is to those who read in parts. From then on there is no way back."""
         if not self._flight.streamed:
             return
-        for event in self._leader.events_from(self._position):
+        for event in self.leader.events_from(self._position):
             self._note(self._flight.trail)
             self._position += 1
             self._flight.publish(event)
 
     def whole(self) -> Completion | None:
         """The answer at its end; None where it is not for this flight. Raises what the leader failed of after the first part."""
-        leader, completion = self._leader, self._leader.completion
+        leader, completion = self.leader, self.leader.completion
         if completion is not None and (self._position or for_others(completion)):
             self._note(self._flight.trail)
             return completion
@@ -174,11 +196,18 @@ class _Pouring:
 
     def _note(self, trail: Trail) -> None:
         """What is known of the answer now."""
-        theirs, judgement = self._leader.trail, self._twin.judgement
+        theirs, judgement = self.leader.trail, self._twin.judgement
         trail.source, trail.confidence, trail.prior = "coalesced-semantic", judgement.confidence, judgement.prior
         trail.model, trail.deployment, trail.limit = theirs.model, theirs.deployment, theirs.limit
         trail.entry, trail.partition = theirs.entry, self._twin.asking.question.partition
         trail.worth, trail.ceiling = theirs.worth, theirs.ceiling
+
+
+def _promising(leader: Flight) -> bool:
+    """Whether a flight of which something is known now may have an answer for those who mean the same."""
+    if leader.error is not None or leader.trail.personal:
+        return False
+    return leader.completion is None or for_others(leader.completion)
 
 
 def for_others(completion: Completion) -> bool:

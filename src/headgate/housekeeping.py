@@ -20,6 +20,7 @@ from headgate.budget.windows import window_id
 from headgate.pipeline import Gateway
 from headgate.telemetry.metrics import PrometheusSink
 from headgate.tenants.tenants import Tenants
+from headgate.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ HOUSEKEEPING = 2.0
 """Seconds between two rounds: tending reservations, and learning of budgets and prices that other processes have changed."""
 ROUNDS_PER_COUNT = 8
 """Rounds after which the gauges that take a query are read anew."""
+ROUNDS_PER_SWEEP = 30
+"""Rounds after which jobs are forgotten whose time is over."""
 ROUNDS_PER_PACE = 1_800
 FIRST_PACE = 30
 """Rounds, an hour's, between two looks at whether tasks become dearer, and until the first one."""
@@ -47,6 +50,7 @@ class Housekeeping:
         tail: Tail,
         *,
         pricing: Pricing,
+        jobs: Worker,
         now: Callable[[], float] = time.time,
     ) -> None:
         """`tail` takes the alerts that are found here. `now` is the store's clock, unix seconds."""
@@ -55,6 +59,7 @@ class Housekeeping:
         self._ledger = ledger
         self._tail = tail
         self._pricing = pricing
+        self._jobs = jobs
         self._metrics = metrics
         self._now = now
         self._lag = 0.0
@@ -68,6 +73,7 @@ class Housekeeping:
         metrics.total("headgate_cache_invalidated_total", lambda: gateway.cache.invalidated)
         metrics.gauge("headgate_reservations_open", ledger.open_reservations)
         metrics.gauge("headgate_ledger_lag_seconds", lambda: ledger.lag)
+        metrics.gauge("headgate_jobs", jobs.counts, ("tenant_lane", "state"))
         metrics.gauge("headgate_flight_followers", lambda: gateway.flights.followers)
         metrics.gauge("headgate_event_loop_lag_seconds", lambda: self._lag)
         metrics.gauge("headgate_breaker_state", self._breakers, ("deployment",))
@@ -98,6 +104,8 @@ class Housekeeping:
                     self._used = await self._budgets()
                 if turn % ROUNDS_PER_PACE == FIRST_PACE:
                     await self._pace()
+                if turn % ROUNDS_PER_SWEEP == 0:
+                    await self._jobs.sweep()
             except Exception:
                 log.exception("housekeeping failed; it is tried again")
             due = loop.time() + HOUSEKEEPING

@@ -15,9 +15,10 @@ from typing import Self
 import msgspec
 
 from headgate.budget.estimate import measure
-from headgate.budget.reservation import Budget, Reservation
+from headgate.budget.reservation import Budget
 from headgate.budget.terms import Terms
 from headgate.cache.cache import Hit, Miss
+from headgate.cache.enclosed import refers
 from headgate.cache.fingerprint import bypass_reason, fingerprint, to_the_letter
 from headgate.cache.tiers import Cache
 from headgate.checking import Call, Checking, Heard
@@ -33,6 +34,7 @@ from headgate.model.errors import GatewayError, NotCached, NotFound, Rejected
 from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
+from headgate.paying import Paying
 from headgate.repeats import Repeats
 from headgate.reply import Recourse, Reply, Ticket, refusal
 from headgate.routing.routing import Decision, Routing
@@ -85,6 +87,7 @@ class Gateway:
         self._new_id = new_id or Ids()
         self._sharing = sharing or Sharing()
         self._following = Following(cache, flights, clock=clock)
+        self._paying = Paying(budget, routing)
         self._refuse_unpriced = refuse_unpriced
         self._grace = grace
         self._embedding = Embedding(
@@ -108,14 +111,20 @@ class Gateway:
             ticket = msgspec.structs.replace(ticket, route=self.routing.check(caller.policy, request.model))
             permit = await self.limits.admit(caller)
         except GatewayError as error:
-            error.request_id = ticket.id
-            self.telemetry.record(refusal(ticket, error, Trail(), duration=self._clock() - ticket.started))
+            self._refused(ticket, error)
             raise
         try:
             return self._joined(ticket, permit, request)
-        except BaseException:
+        except BaseException as error:
             permit.release()
+            if isinstance(error, GatewayError):
+                self._refused(ticket, error)
             raise
+
+    def _refused(self, ticket: Ticket, error: GatewayError) -> None:
+        """A call that ends before there is anything to read."""
+        error.request_id = ticket.id
+        self.telemetry.record(refusal(ticket, error, Trail(), duration=self._clock() - ticket.started))
 
     def _joined(self, ticket: Ticket, permit: Permit, request: ChatRequest) -> Reply:
         """What is at hand, or a flight. No await: nobody can come between the look and the join."""
@@ -145,13 +154,13 @@ class Gateway:
         def join(id: str, *budgets: Hashable, alone: bool = key is None or mode == "off") -> tuple[Flight, bool]:
             epoch = self.cache.epoch(caller.tenant)
             errand = Errand(ticket=ticket, request=request, key=key, bypass=bypass, epoch=epoch)
-            shared = None if alone else (*errand.shared, *budgets)
+            shared = None if alone else (*errand.shared, mode, *budgets)
             if shared in self.flights.apart:
                 shared = None
             twins = shared is not None and mode == "semantic" and wishes.cache == "default"
 
             def fly(flight: Flight) -> Awaitable[None]:
-                return self._fly(flight, errand, twins=twins)
+                return self._fly(flight, errand, twins=twins, over=bool(budgets))
 
             return self.flights.join(shared, id, caller.policy.abandoned, fly, stream=ticket.stream)
 
@@ -166,8 +175,9 @@ class Gateway:
         asked = ticket.wishes.patience
         return self.flights.patience.of(ticket.route, stream=ticket.stream) if asked is None else asked
 
-    async def _fly(self, flight: Flight, errand: Errand, *, twins: bool) -> None:
-        """Answer one question, once, for all its readers; `twins`: who means the same may share it, too."""
+    async def _fly(self, flight: Flight, errand: Errand, *, twins: bool, over: bool) -> None:
+        """Answer one question, once, for all its readers; `twins`: who means the same may share it, too; `over`: these readers have
+        waited for another flight already."""
         ticket, request, key, trail = errand.ticket, errand.request, errand.key, flight.trail
         caller, wishes = ticket.caller, ticket.wishes
         terms = self.budget.terms(caller, wishes)
@@ -181,11 +191,16 @@ class Gateway:
             return
         trail.cache = "miss"
         treated = self.cache.treatment(ticket.route, caller.policy.cache, wishes, decision.confidence)
-        question = await self.cache.question(request, treated, key)
+        if refers(request):
+            treated = msgspec.structs.replace(
+                treated, exact=False
+            )  # what lies behind an address may be another thing tomorrow
+        # In flight it is compared with others, whatever is in stock.
+        question = await self.cache.question(request, treated, None if twins else key)
         if question is None:
             trail.cache_reason = self.cache.why_not(request, treated)
         call = Call(ticket, request, decision, key, question, treated)
-        sought = self._following.enter(flight, call, errand.epoch) if twins else None
+        sought = self._following.enter(flight, call, errand.epoch, follows=not over) if twins else None
         try:
             await self._answer(flight, errand, call, terms, sought)
         finally:
@@ -252,6 +267,7 @@ class Gateway:
         ) as reservation:
             within = plan.within(reservation.granted, expected)
             trail.personal = bool(terms.personal) and (decision.frugal or within is not plan)
+            self._paying.ask(flight, caller.policy, reservation)
             try:
                 completion = await self.dispatch.send(within, request, reservation, trail, flight.publish)
             except Rejected as error:
@@ -259,6 +275,7 @@ class Gateway:
                     self.cache.refusals.keep(to_the_letter(key.namespace, request), error)
                 raise
             reservation.saved = trail.routed = plan.saved(completion.usage, trail.cost)
+            reservation.shared = self._paying.settle(flight, caller.policy, completion)
         trail.worth = trail.cost
         self._learn(ticket, completion, within.limit_of(trail.deployment), request.choices)
         return completion
@@ -306,15 +323,8 @@ class Gateway:
             closed=lambda record, trail, billed: self._closed(ticket, request, record, trail, billed),
             clock=self._clock,
             recourse=recourse,
-            fee=self._fee if ticket.caller.policy.hit_percent else None,
+            fee=self._paying.fee(ticket, repeats=not leads and recourse is None),
         )
-
-    async def _fee(self, ticket: Ticket, most: int) -> Reservation:
-        """What a tenant that pays for answers from stock has on hold for this one. Raises BudgetExceeded."""
-        tiered = self.routing.tiered(ticket.route)
-        return await self.budget.fee(
-            ticket.id, ticket.caller, ticket.wishes, route=ticket.route, most=most, tiered=tiered
-        ).__aenter__()
 
     def tokens(self, caller: Principal) -> RateState | None:
         """How the caller's tokens of this minute stand, with those of calls in flight; None where they are not limited."""
@@ -324,7 +334,9 @@ class Gateway:
         taken, left = self.budget.tokens(caller.tenant)
         return RateState(limit, max(0, limit - taken), left)
 
-    def _closed(self, ticket: Ticket, request: ChatRequest, record: CallRecord, trail: Trail, billed: int) -> None:
+    def _closed(
+        self, ticket: Ticket, request: ChatRequest, record: CallRecord, trail: Trail, billed: int | None
+    ) -> None:
         """A caller has left: one record to telemetry, and to the journal what an answer from stock saved and is billed at. One that
         it was given stale is bought anew."""
         self.telemetry.record(record)
@@ -333,11 +345,8 @@ class Gateway:
         if record.cache_reason == STALE and ticket.wishes.cache != "only-if-cached":
             key = fingerprint(Namespace(record.tenant, ticket.wishes.namespace), request)
             self.refreshes.start(key, lambda: self._refresh(ticket, request))
-        if record.source not in ("live", "none") and (billed or record.status == 200):
-            try:
-                self.budget.note(record, billed=billed)
-            except GatewayError as error:
-                log.warning("what call %s saved could not be written down: %s", record.id, error.message)
+        if billed is not None:
+            self._paying.note(record, billed)
 
     async def feedback(self, caller: Principal, id: str, *, correct: bool, reason: str | None = None) -> Heard:
         """What somebody says of the answer to the call `id` of the caller's tenant: a wrong one is taken out of stock at once, and the

@@ -7,14 +7,14 @@ line can still be sent; closing the reply leaves the flight, gives the permit ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
-from headgate.budget.reservation import Reservation
 from headgate.coalesce.coalesce import Flight
+from headgate.coalesce.fee import Fee
 from headgate.coalesce.trail import Trail
 from headgate.limits.limits import Permit
 from headgate.model.chat import Completion, Event
@@ -23,6 +23,8 @@ from headgate.model.money import Usage
 from headgate.model.record import CallRecord, Source
 from headgate.model.tenancy import Principal, Wishes
 
+BATCH = 16_384
+"""Bytes from which on what a reader has yet to be given is given in several goes."""
 CLIENT_LEFT = 499
 """nginx's status for a client that hung up before its answer was complete; only telemetry sees it."""
 
@@ -66,15 +68,15 @@ class Reply:
         *,
         leads: bool,
         permit: Permit,
-        closed: Callable[[CallRecord, Trail, int], None],
+        closed: Callable[[CallRecord, Trail, int | None], None],
         clock: Callable[[], float],
         recourse: Recourse | None = None,
-        fee: Callable[[Ticket, int], Awaitable[Reservation]] | None = None,
+        fee: Fee | None = None,
     ) -> None:
         """`leads`: the flight flies because of this caller, who pays for it. `closed` takes the one record, how the answer was found,
-        and nano-USD that the caller pays for an answer that others have paid for.
+        and nano-USD that the caller pays for an answer that others have paid for; None where that is written down already.
 
-        `fee` holds at most so many nano-USD for such an answer; None when the caller pays nothing for it.
+        `fee` is what it pays with; None when the caller pays nothing for such an answer.
 
         `recourse` is for followers, who start over when their flight fails in a way that may pass or that concerns its leader alone,
         when the answer is what the leader's own budget left of it, or when nothing is heard of it for too long: once together with
@@ -88,8 +90,10 @@ class Reply:
         self._clock = clock
         self._recourse = recourse
         self._over = 0
-        self._open_fee = fee
-        self._fee: Reservation | None = None
+        self._left_behind: Literal["slow", "failed"] | None = None
+        self._fee = fee
+        if fee is not None:
+            fee.join(flight, leads=leads)
         self._first: float | None = None
         self._error: GatewayError | None = None
         self._given = False
@@ -112,6 +116,12 @@ class Reply:
         return self._flight.completion is not None
 
     @property
+    def started_over(self) -> Literal["slow", "failed", "alone"] | None:
+        """Why the flight that this caller had joined did not answer it: it was too `slow`, or had `failed` it; or its own flight had
+        followed another in vain and answers `alone`. None where nothing of that happened."""
+        return self._left_behind or ("alone" if self._flight.alone else None)
+
+    @property
     def source(self) -> Source:
         """Where this caller's answer comes from."""
         source = self._flight.trail.source
@@ -132,12 +142,7 @@ class Reply:
     def billed(self) -> int:
         """Nano-USD that this caller pays for an answer from stock of which it was given any part; nothing for a live one, which
         is in the settlement."""
-        flight = self._flight
-        stock = self._given and flight.completion is not None and self.source != "live"
-        return self._share(flight.trail.worth) if stock else 0
-
-    def _share(self, amount: int) -> int:
-        return amount * self.ticket.caller.policy.hit_percent // 100
+        return 0 if self._fee is None else self._fee.due(self._flight, self.source, given=self._given)
 
     def overhead(self) -> float:
         """Seconds from the call's arrival to its answer (of a stream, to its first part) that no provider was waited for."""
@@ -152,10 +157,8 @@ class Reply:
         try:
             if self._recourse is not None or not self._flight.begun:
                 await self._first_event()
-            if self._open_fee is not None and self.source != "live":
-                trail = self._flight.trail
-                most = trail.worth if self.at_hand else trail.ceiling
-                self._fee = await self._open_fee(self.ticket, self._share(most))
+            if self._fee is not None:
+                await self._fee.open(self._flight, self.source)
         except GatewayError as error:
             self._error = error
             raise
@@ -165,10 +168,13 @@ class Reply:
         while True:
             flight, heard = self._flight, True
             recourse = None if self._leads else self._recourse
+            until = None if recourse is None else self._clock() + recourse.patience
             while heard and not (flight.begun or flight.ended):
-                heard = await self._news(None if recourse is None else recourse.patience)
+                if self._fee is None or not await self._fee.pledge(flight):
+                    heard = await self._news(None if until is None else max(0.0, until - self._clock()))
             if recourse is None or (heard and not _for_its_leader(flight, alike=self._over > 0)):
                 break
+            self._left_behind = self._left_behind or ("failed" if heard else "slow")
             await self._start_over(recourse)
         if not flight.begun and flight.error is not None:
             raise flight.error.with_traceback(None)
@@ -178,8 +184,12 @@ class Reply:
         if alone:
             await recourse.turn()
         self._over += 1
-        self._flight.leave()
+        failed = self._flight
         self._flight, self._leads = recourse.again(alone)
+        if self._fee is not None:
+            self._fee.leave(failed)
+            self._fee.join(self._flight, leads=self._leads, over=True)
+        failed.leave()  # last: who can start over no more has yet to leave, once
 
     async def _news(self, patience: float | None = None) -> bool:
         """Wait until something happens to the flight; False when `patience` seconds pass before. Raises UpstreamTimeout."""
@@ -205,24 +215,43 @@ class Reply:
     async def events(self) -> AsyncGenerator[Event, None]:
         """All events, from the first on. Raises Interrupted where the answer broke off."""
         await self.opened()
-        flight, position = self._flight, 0
+        events, position = self._flight.events, 0
+        while await self._more(events, position):
+            position += 1
+            yield events[position - 1]
+
+    async def chunks(self) -> AsyncGenerator[Sequence[bytes], None]:
+        """The parts of the answer as JSON (`coalesce.encoded`), each time all that this reader has yet to be given, or some 16 KB of it.
+        Raises Interrupted where the answer broke off."""
+        await self.opened()
+        chunks, position = self._flight.chunks, 0
+        while await self._more(chunks, position):
+            begin, size = position, 0
+            while position < len(chunks) and size < BATCH:
+                size += len(chunks[position])
+                position += 1
+            yield chunks[begin:position]
+
+    async def _more(self, log: Sequence[object], position: int) -> bool:
+        """Wait until one of the flight's logs goes beyond this position; False when the answer ends before. Raises Interrupted where it
+        broke off."""
+        flight = self._flight
         try:
-            while True:
-                for event in flight.events_from(position):
-                    position += 1
-                    self._given = True
-                    yield event
-                if position < len(flight.events):
-                    continue  # more has come while the reader was busy
+            while len(log) <= position:
                 if flight.error is not None:
                     raise flight.error.with_traceback(None)
-                if flight.completion is not None:
-                    break
-                await self._news()
+                if flight.completion is None:
+                    await self._news()
+                elif flight.events:
+                    self._read_to_end = True
+                    return False
+                else:
+                    flight.unfold()
         except GatewayError as error:
             self._error = error
             raise
-        self._read_to_end = True
+        self._given = True
+        return True
 
     async def completion(self) -> Completion:
         """The whole answer, paid for. Raises the flight's error."""
@@ -247,16 +276,19 @@ class Reply:
         if not self._open:
             return
         self._open = False
+        if self._fee is not None and not self._given:
+            self._fee.leave(self._flight)
         self._flight.leave()
         self.permit.release()
         duration, overhead = self._clock() - self.ticket.started, self.overhead()
-        if self._leads or self._fee is not None:
+        if self._leads or (self._fee is not None and self._fee.held):
             self._flight.afterwards(lambda: self._end(duration, overhead))
         else:
             self._end(duration, overhead)
 
     def _end(self, duration: float, overhead: float) -> None:
-        self._closed(self._record(duration, overhead), self.trail, self.billed)
+        written = self._fee is not None and self._fee.written
+        self._closed(self._record(duration, overhead), self.trail, None if written else self.billed)
         if self._fee is not None:
             self._fee.drop()
 

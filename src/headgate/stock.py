@@ -52,11 +52,13 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def shared(self) -> tuple[Hashable, ...]:
         """What is equal for all who may share its flight: the request and its tenant (both are in the key), the epoch, so that who
-        comes after an invalidation joins nothing that began before it, and the wishes about where the answer may come from."""
+        comes after an invalidation joins nothing that began before it, the caller's own key, and the wishes about where the answer
+        may come from."""
         wishes = self.ticket.wishes
         return (
             self.key,
             self.epoch,
+            wishes.coalesce_key,
             wishes.cache,
             wishes.stale,
             wishes.strategy,

@@ -40,6 +40,7 @@ CONFORMANCE = {
     "Changes": "ledger",
     "Repricings": "ledger",
     "Outbox": "outbox",
+    "JobStore": "job_store",
     "Exporter": "exporter",
     "Provider": "provider",
     "Sink": "sink",
@@ -134,7 +135,7 @@ def test_every_room_is_described() -> None:
             assert f"`{path.name}/`" in rooms, path.name
 
 
-@pytest.mark.parametrize("room", ["budget", "cache"])
+@pytest.mark.parametrize("room", ["budget", "cache", "coalesce"])
 def test_every_file_of_a_large_room_is_described(room: str) -> None:
     table = ARCHITECTURE.partition(f"## The {room} room")[2].partition("\n## ")[0]
     for path in (SRC / room).iterdir():

@@ -640,6 +640,64 @@ class LedgerConformance:
         assert await self.hour(ledger) == Balance()
         assert [row.billed for row in await ledger.usage(UsageQuery())] == [6]
 
+    # A price that several share: it counts whole on what they have in common, and in parts on what each has alone.
+
+    async def shared(self, ledger: Ledger) -> None:
+        """A call of Ann's that costs 10, of which Bob owes 4."""
+        ann, bob = Scope("user:acme/ann", "total", 100), Scope("user:acme/bob", "total", 100)
+        model = Scope("model:acme/big", "total", 100, deployment="big")
+        await ledger.reserve(hold("a", 10, ann, model, user="ann"))
+        await ledger.reserve(Hold(id="b", scopes=(bob,), amount=5, least=5, lease=900.0, entry=entry(user="bob")))
+        await ledger.dispatched("a")
+        ledger.note("b", entry(user="bob", deployment="big", source="coalesced", billed=4, shared=4, saved=10))
+        ledger.settle("a", [entry(10, user="ann", deployment="big", shared=4)])
+
+    async def test_a_price_that_is_shared_counts_once_on_what_all_have_in_common(self, ledger: Ledger) -> None:
+        await self.shared(ledger)
+        assert await self.hour(ledger) == Balance(spent=10)
+        assert await ledger.balance("model:acme/big", "total") == Balance(spent=10)
+        assert ledger.open_reservations() == 0
+
+    async def test_each_ones_own_budget_counts_its_own_part(self, ledger: Ledger) -> None:
+        await self.shared(ledger)
+        assert await ledger.balance("user:acme/ann", "total") == Balance(spent=6)
+        assert await ledger.balance("user:acme/bob", "total") == Balance(spent=4)
+
+    async def test_what_is_billed_of_a_shared_price_comes_to_it(self, ledger: Ledger) -> None:
+        await self.shared(ledger)
+        rows = await ledger.usage(UsageQuery(group_by=("user",)))
+        assert [(row.group["user"], row.cost, row.billed, row.shared) for row in rows] == [
+            ("ann", 10, 6, 4),
+            ("bob", 0, 4, 4),
+        ]
+
+    async def test_accounts_counted_later_know_of_shared_prices(self, ledger: Ledger) -> None:
+        await self.shared(ledger)
+        ledger.note("c", entry(key="k1", feature="f", source="coalesced", billed=3, shared=3))
+        every = Match(("acme",))
+        for account, match, spent in (
+            ("organisation:all", every, 10),
+            ("feature:acme/f", Match(("acme",), "feature", "f"), 3),
+            ("key:acme/k1", Match(("acme",), "key", "k1"), 3),
+        ):
+            await ledger.count(Scope(account, "total"), match)
+            assert await ledger.balance(account, "total") == Balance(spent=spent)
+
+    async def test_an_overage_bills_beyond_the_part_that_is_left(self, ledger: Ledger) -> None:
+        beyond = allowed(4, rule="overage", percent=150)
+        await ledger.reserve(hold("a", 10, beyond))
+        ledger.settle("a", [entry(10, shared=2)])
+        assert [row.billed for row in await ledger.usage(UsageQuery())] == [8 + 2]
+        assert await ledger.balance("user:acme/ann", "total") == Balance(spent=8)
+
+    async def test_no_more_is_shared_than_there_is(self, ledger: Ledger) -> None:
+        await ledger.reserve(hold("a", 10))
+        with pytest.raises(ValueError, match="shared"):
+            ledger.settle("a", [entry(10, shared=11)])
+        with pytest.raises(ValueError, match="shared"):
+            ledger.note("n", entry(source="coalesced", billed=3, shared=4))
+        assert await self.hour(ledger) == Balance(held=10)
+
     # Alerts: each threshold once in a window.
 
     async def test_each_threshold_is_told_once(self, ledger: Ledger, alerts: list[Alert]) -> None:

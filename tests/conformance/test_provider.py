@@ -1,4 +1,5 @@
-"""What every Provider guarantees, over every provider there is: OpenAI's and Anthropic's against the simulator, and the scripted one."""
+"""What every Provider guarantees, over every provider there is: OpenAI's and Anthropic's against the simulator, OpenAI's with embeddings
+that go together, and the scripted one."""
 
 from __future__ import annotations
 
@@ -24,8 +25,10 @@ from headgate.model.errors import (
 )
 from headgate.model.tally import Tally
 from headgate.providers.anthropic import Anthropic
+from headgate.providers.batched import Batched
 from headgate.providers.endpoint import Endpoint
 from headgate.providers.http import Timeouts
+from headgate.providers.lanes import Bounds
 from headgate.providers.openai import OpenAI
 from headgate.providers.provider import Provider
 from headgate.providers.scripted import ScriptedProvider, Step, answer
@@ -70,7 +73,14 @@ class Rig:
             await provider.close()
 
 
-@pytest.fixture(params=["openai", "anthropic", "scripted"])
+def batched(endpoint: Endpoint) -> Batched:
+    return Batched(OpenAI(endpoint), Bounds(), weigh=len)
+
+
+KINDS: dict[str, Callable[[Endpoint], Provider]] = {"openai": OpenAI, "anthropic": Anthropic, "batched": batched}
+
+
+@pytest.fixture(params=["openai", "anthropic", "batched", "scripted"])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     async with contextlib.AsyncExitStack() as stack:
         if request.param == "scripted":
@@ -84,7 +94,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
                 allow_private=True,
                 timeouts=Timeouts(idle=0.2),
             )
-            kind = {"openai": OpenAI, "anthropic": Anthropic}[request.param]
+            kind = KINDS[request.param]
             made = Rig(lambda _: kind(endpoint))
         yield made
         await made.close()
@@ -96,7 +106,7 @@ def asked(question: str = "How much is six times seven?", **fields: Any) -> Chat
 
 def cleared(limit: int) -> Clearance:
     """The right to call, as a reservation gives it out."""
-    return Clearance("reserved", limit)
+    return Clearance("reserved", limit, "acme")
 
 
 async def events(
@@ -248,7 +258,7 @@ async def test_embeddings_are_in_the_shape_of_openai_or_refused(rig: Rig) -> Non
     provider, _ = rig.open()
     deployment = Deployment(name="e", provider="acme", model="simulated-embedding")
     answering = provider.embed(deployment, {"model": "e", "input": ["a", "b"]}, cleared(0), timeout=10)
-    if isinstance(provider, OpenAI):
+    if isinstance(provider, OpenAI | Batched):
         answered = await answering
         assert [row["index"] for row in answered["data"]] == [0, 1]
         assert answered["usage"]["prompt_tokens"] > 0
@@ -266,3 +276,20 @@ async def test_a_limit_cuts_the_answer(rig: Rig) -> None:
         completion = folded(received)
         assert completion.choices[0]["finish_reason"] == "length"
         assert completion.usage.completion_tokens <= 2
+
+
+async def test_embeddings_asked_for_at_the_same_time_do_not_mix(rig: Rig) -> None:
+    """Anthropic has none, and scripts say the same to all."""
+    provider, _ = rig.open()
+    if not isinstance(provider, OpenAI | Batched):
+        return
+    deployment = Deployment(name="e", provider="acme", model="simulated-embedding")
+    inputs = [f"text {n}" if n % 3 else [f"text {n}", f"another {n}"] for n in range(30)]
+
+    async def vectors(given: str | list[str]) -> Any:
+        body = {"model": "e", "input": given, "dimensions": 4}
+        answered = await provider.embed(deployment, body, cleared(0), timeout=10)
+        return [(row["index"], row["embedding"]) for row in answered["data"]]
+
+    alone = [await vectors(given) for given in inputs]
+    assert await asyncio.gather(*map(vectors, inputs)) == alone

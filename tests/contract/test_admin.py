@@ -68,6 +68,15 @@ class TestTenants:
         shown = {name: changed["policy"][name] for name in policy}
         assert shown == {"organisation": None, "zone": "UTC", "hit_percent": 0, "customer": None}
 
+    def test_what_a_tenants_calls_share_and_who_pays_for_it_can_be_said(self, house: House) -> None:
+        policy = {"coalesce": "exact", "shares": "split"}
+        made = house.request("POST", "/admin/tenants", {"name": "sharers", "policy": policy}).json
+        assert {name: made["policy"][name] for name in policy} == policy
+        changed = house.request("PATCH", "/admin/tenants/sharers", {"policy": {"shares": "each"}}).json
+        assert (changed["policy"]["coalesce"], changed["policy"]["shares"]) == ("exact", "each")
+        changed = house.request("PATCH", "/admin/tenants/sharers", {"policy": dict.fromkeys(policy)}).json
+        assert {name: changed["policy"][name] for name in policy} == {"coalesce": "semantic", "shares": "leader"}
+
     def test_an_unknown_organisation_is_named_and_no_tenant_is_made(self, house: House) -> None:
         answer = house.request("POST", "/admin/tenants", {"name": "lost", "policy": {"organisation": "nowhere"}})
         assert (answer.status, answer.error["param"]) == (404, "organisation")
@@ -132,6 +141,9 @@ class TestTenants:
             ({"name": "ok", "policy": {"hit_percent": -1}}, "hit_percent"),
             ({"name": "ok", "policy": {"hit_percent": "all"}}, "policy.hit_percent"),
             ({"name": "ok", "policy": {"customer": "a\nb"}}, "customer"),
+            ({"name": "ok", "policy": {"coalesce": "on"}}, "policy.coalesce"),
+            ({"name": "ok", "policy": {"coalesce": False}}, "policy.coalesce"),
+            ({"name": "ok", "policy": {"shares": "nobody"}}, "policy.shares"),
         ],
     )
     def test_a_wrong_field_is_named_and_nothing_is_made(self, house: House, body: Any, param: str) -> None:
@@ -270,6 +282,7 @@ class TestOperation:
             app = App(
                 gateway=engine.gateway,
                 tenants=engine.tenants,
+                jobs=engine.jobs,
                 limits=HttpLimits(),
                 management=management(engine),
                 metrics=engine.metrics.render,

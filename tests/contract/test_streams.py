@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import random
 import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headgate.server.protocol import BoundedHttp, Cycle
-from tests.contract.house import ADMIN_KEY, House, Line, Tenant, eventually, opened
+from tests.contract.house import House, Line, Tenant, eventually, parsed, written
 
 CHAT = "/v1/chat/completions"
 
@@ -227,48 +224,41 @@ def test_a_slow_reader_holds_nobody_up_and_gets_all(house: House, tenant: Tenant
     assert whole.endswith(b"data: [DONE]\n\n")
 
 
-class HastyCycle(Cycle):
-    """Waits for a reader as long as a test may."""
-
-    write_patience = 0.1
-
-
-class HastyHttp(BoundedHttp):
-    """One connection of an impatient server."""
-
-    cycle_type = HastyCycle
+async def read(house: House, tenant: Tenant, body: Any) -> bytes:
+    """A whole response, head and all, on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(written(CHAT, json.dumps(body).encode(), tenant.key, b"Connection: close\r\n"))
+    whole = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return whole
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_reads_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
-    monkeypatch.setenv("HEADGATE_ADMIN_KEY", ADMIN_KEY)
-    with opened(tmp_path, http=HastyHttp, timeout_keep_alive=0.1) as house:
-        single = house.tenant(concurrency=1)
-        with house.connection() as line:
-            line.line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-            line.send("POST", CHAT, question(model="broken-huge", stream=stream), key=single.key)
-            with line.response() as response:
-                assert response.status == 200
-                eventually(lambda: free(house, single))
-                eventually(lambda: house.lines() == 0)
-                with pytest.raises((ConnectionResetError, http.client.IncompleteRead)):
-                    response.read()
+async def test_readers_of_one_answer_have_each_an_id_and_all_of_it(house: House, tenant: Tenant) -> None:
+    body = question("What do we all want to know?", model="slow")
+    answers = [parsed(one) for one in await asyncio.gather(*(read(house, tenant, body) for _ in range(20)))]
+    sources = sorted(answer.headers["x-headgate-source"] for answer in answers)
+    assert sources == ["coalesced"] * 19 + ["live"]
+    seen, texts = set(), set()
+    for answer in answers:
+        assert answer.headers["transfer-encoding"] == "chunked"
+        found = [line.decode() for line in answer.body.splitlines() if line.startswith(b"data: ")]
+        parts = chunks(found)
+        assert {one["id"] for one in parts} == {f"chatcmpl-{answer.headers['x-request-id']}"}
+        assert all(one["object"] == "chat.completion.chunk" for one in parts)
+        assert all(one["system_fingerprint"] for one in parts), "what a vendor says beside the answer is passed on"
+        assert parts[-1]["choices"][0]["finish_reason"] == "stop"
+        assert found[-1] == "data: [DONE]"
+        seen.add(parts[0]["id"])
+        texts.add(text_of(found))
+    assert len(seen) == len(answers)
+    assert len(texts) == 1
 
 
 async def test_two_hundred_streams_at_once_all_end_well(house: House, tenant: Tenant) -> None:
     before = house.calls().calls
-
-    async def read(number: int) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-        body = json.dumps(question(f"Number {number % 100}?")).encode()
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {tenant.key}\r\n"
-        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        whole = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        return whole
-
-    answers = await asyncio.gather(*(read(number) for number in range(200)))
+    bodies = [question(f"Number {number % 100}?") for number in range(200)]
+    answers = await asyncio.gather(*(read(house, tenant, body) for body in bodies))
     assert all(b"data: [DONE]" in answer for answer in answers)
     assert house.calls().calls <= before + 100
     assert house.metric("headgate_reservations_open") == 0

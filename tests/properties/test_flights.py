@@ -7,13 +7,14 @@ chooses every switch; each reader notes the events it got. What must hold is wri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from headgate.coalesce.apart import KEEP
 from headgate.coalesce.coalesce import Flight, Flights
 from headgate.limits.limits import Limits, Permit
 from headgate.limits.memory import MemoryCounters
@@ -27,6 +28,8 @@ from tests.chaos import times
 
 KEYS = ("one", "two")
 MAX_FOLLOWERS = 3
+OLDEST = 10.0
+LONGEST = 150
 TURNS = st.integers(0, 4)
 CALLER = Principal(tenant="acme", policy=Policy(rpm=1_000_000, concurrency=1_000_000))
 Abandoned = Literal["finish", "cancel"]
@@ -40,14 +43,21 @@ def completion(name: str) -> Completion:
 class Work:
     """What one flight does: each step is put into its queue by the machine."""
 
-    def __init__(self, key: str | None, abandoned: Abandoned) -> None:
+    def __init__(self, key: str | None, abandoned: Abandoned, clock: Callable[[], float]) -> None:
         self.key = key
+        self._clock = clock
         self.abandoned = abandoned
         self.steps: asyncio.Queue[Event | Completion | GatewayError | Exception | None] = asyncio.Queue()
         self.flight: Flight | None = None
         self.published: list[Event] = []
+        self.began = clock()
+        self.ended = 0.0
+        self.taps = 0
         self.over = False
         self.cancelled = False
+
+    def tap(self) -> None:
+        self.taps += 1
 
     async def fly(self, flight: Flight) -> None:
         self.flight = flight
@@ -65,6 +75,7 @@ class Work:
             raise
         finally:
             self.over = True
+            self.ended = self._clock()
 
 
 class Reader:
@@ -107,7 +118,16 @@ class Machine(RuleBasedStateMachine):
     def begin(self, drain: float) -> None:
         self.loop = asyncio.new_event_loop()
         self.drained_at_once = drain == 0
-        self.flights = Flights(max_followers=MAX_FOLLOWERS, drain=drain)
+        self.time = 0.0
+        self.told: list[Flight] = []
+        self.flights = Flights(
+            max_followers=MAX_FOLLOWERS,
+            drain=drain,
+            oldest=OLDEST,
+            longest=LONGEST,
+            ended=self.told.append,
+            clock=lambda: self.time,
+        )
         self.limits = Limits(MemoryCounters())
         self.records: list[CallRecord] = []
         self.works: list[Work] = []
@@ -123,33 +143,63 @@ class Machine(RuleBasedStateMachine):
         key=st.sampled_from([*KEYS, None]),
         abandoned=st.sampled_from(["finish", "cancel"]),
         slow=st.sampled_from([0, 1, 3, 12]),
+        stream=st.booleans(),
     )
-    def join(self, key: str | None, abandoned: Abandoned, slow: int) -> None:
-        """Join or lead; whoever joins must find a flight that can still give it a whole answer."""
+    def join(self, key: str | None, abandoned: Abandoned, slow: int, stream: bool) -> None:
+        """Join or lead; whoever joins must find a flight that can still give it a whole answer, and soon."""
         self.number += 1
-        work = Work(key, abandoned)
+        if key in self.flights.apart:
+            key = None
+        work = Work(key, abandoned, lambda: self.time)
 
-        async def join() -> tuple[Flight, bool]:
-            return self.flights.join(key, f"id-{self.number}", abandoned, work.fly)
+        async def join() -> tuple[Flight, bool, Work | None]:
+            taken = self._taken(key)
+            taps = stream and taken is not None and taken.flight is not None and not taken.flight.streamed
+            before = 0 if taken is None else taken.taps
+            flight, leads = self.flights.join(key, f"id-{self.number}", abandoned, work.fly, stream=stream)
+            assert taken is None or taken.taps == before + taps, (
+                "the first reader in parts, and no other, turns on the tap"
+            )
+            return flight, leads, taken
 
         try:
-            flight, leads = self.run(join())
+            flight, leads, taken = self.run(join())
         except Overloaded:
             assert self.draining
             return
+        assert leads == (taken is None)
+        assert flight.streamed or not stream
         if leads:
             assert not self.draining
+            assert flight.streamed == stream
             work.flight = flight
+            flight.tapped(work.tap)
             self.works.append(work)
         else:
             assert key is not None
             work = next(known for known in self.works if known.flight is flight)
-            assert work.key == key
+            assert work is taken
             assert flight.error is None
             assert not work.cancelled
             assert flight.readers > 1 or flight.completion is not None or work.abandoned == "finish"
         reply = reply_to(flight, self.run(self.limits.admit(CALLER)), self.records, leads=leads)
         self.readers.append(Reader(reply, flight, work, self.loop, slow=slow))
+
+    def _taken(self, key: str | None) -> Work | None:
+        """The flight that the next one who asks for this has to join."""
+        same = [work for work in self.works if key is not None and work.key == key]
+        if not same or same[-1].over:
+            return None
+        work = same[-1]
+        flight = work.flight
+        assert flight is not None
+        fresh = flight.size <= LONGEST and self.time - work.began <= OLDEST
+        dying = flight.error is not None or flight.doomed or flight.followers >= MAX_FOLLOWERS
+        return work if not dying and (fresh or flight.completion is not None) else None
+
+    @rule(seconds=st.sampled_from([1.0, OLDEST, OLDEST + 1, KEEP]))
+    def grow_old(self, seconds: float) -> None:
+        self.time += seconds
 
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
@@ -178,11 +228,13 @@ class Machine(RuleBasedStateMachine):
                 work.steps.put_nowait(Delta([{"index": 0, "delta": {"content": f"part {self.number}"}}]))
             self.turn(turns)
 
-    @rule(data=st.data(), published=st.booleans(), turns=TURNS)
-    def land(self, data: st.DataObject, published: bool, turns: int) -> None:
-        """The answer is whole: after its events, or all at once as from the cache."""
+    @rule(data=st.data(), published=st.booleans(), apart=st.booleans(), turns=TURNS)
+    def land(self, data: st.DataObject, published: bool, apart: bool, turns: int) -> None:
+        """The answer is whole: after its events, or all at once as from the cache; perhaps it is for nobody else."""
         if flying := self._flying():
             work = data.draw(st.sampled_from(flying))
+            assert work.flight is not None
+            work.flight.apart = apart
             if published:
                 work.steps.put_nowait(Done("m"))
             work.steps.put_nowait(completion("whole"))
@@ -237,6 +289,16 @@ class Machine(RuleBasedStateMachine):
             assert not reader.ends or reader.flight.ended
 
     @invariant()
+    def what_was_for_nobody_else_is_not_shared_for_a_while(self) -> None:
+        for key in KEYS if hasattr(self, "flights") else ():
+            proven = [
+                work.ended
+                for work in self.works
+                if work.key == key and work.over and work.flight is not None and work.flight.apart
+            ]
+            assert (key in self.flights.apart) == any(self.time - ended < KEEP for ended in proven)
+
+    @invariant()
     def nobody_follows_more_than_are_allowed(self) -> None:
         for work in getattr(self, "works", []):
             assert work.flight is None or work.flight.followers <= MAX_FOLLOWERS
@@ -259,6 +321,8 @@ class Machine(RuleBasedStateMachine):
             assert not self.flights._joinable
             assert self.flights.followers == 0
             assert self.flights.started == len(self.works)
+            assert len(self.told) == len(set(self.told)) == len(self.works)
+            assert all(news.done() for flight in self.told for news in flight._waiting)
             for reader in self.readers:
                 assert reader.task.done()
                 if not reader.left:

@@ -42,8 +42,13 @@ IDS = st.sampled_from([f"call-{number}" for number in range(6)])
 # Few values, so that sums often come to exactly a cap, or to one more.
 AMOUNTS = st.sampled_from([0, 1, 9, 10, 11, 20, 21])
 LEASES = st.sampled_from([5, 50])
-BILLS = st.lists(st.tuples(st.sampled_from(["big", "small"]), AMOUNTS, AMOUNTS), min_size=1, max_size=3)
-Bill = list[tuple[str, int, int]]
+BILLS = st.lists(
+    st.tuples(st.sampled_from(["big", "small"]), AMOUNTS, AMOUNTS, st.sampled_from([0, 0, 50, 100])),
+    min_size=1,
+    max_size=3,
+)
+Bill = list[tuple[str, int, int, int]]
+"""Of each attempt: where, nano-USD, tokens, and the percent of the money that others owe."""
 
 
 class Call(msgspec.Struct):
@@ -69,7 +74,11 @@ class Call(msgspec.Struct):
         if self.is_open:
             return 0, self.tokens if scope.tokens else self.held
         mine = [part for part in self.bill if scope.deployment is None or part[0] in ("", scope.deployment)]
-        return sum(part[2 if scope.tokens else 1] for part in mine), 0
+        if scope.tokens:
+            return sum(tokens for _, _, tokens, _ in mine), 0
+        # What is shared weighs with the call on what all have in common, and with each one's part on what it has alone.
+        alone = scope.account.startswith("user:") != self.by_note
+        return sum(amount - (amount * shared // 100 if alone else 0) for _, amount, _, shared in mine), 0
 
 
 class Model:
@@ -97,10 +106,12 @@ class Model:
                 told = "budget_held"
         return told
 
-    def settle(self, id: str, bill: Bill, *, by_note: bool = False) -> None:
+    def settle(self, id: str, bill: Bill, *, by_note: bool = False) -> bool:
         call = self.calls.get(id)
-        if call is not None and (call.is_open or call.state == "released"):
-            call.state, call.bill, call.by_note = "settled", bill, by_note
+        if call is None or not (call.is_open or call.state == "released"):
+            return False
+        call.state, call.bill, call.by_note = "settled", bill, by_note
+        return True
 
     def count(self, name: str, user: str) -> None:
         if name not in self.counted:
@@ -113,7 +124,7 @@ class Model:
         for call in self.calls.values():
             call.deadline = min(call.deadline, now + call.lease)
             if call.is_open and call.deadline <= now:
-                call.bill = [("", call.held, call.tokens)] if call.state == "dispatched" else []
+                call.bill = [("", call.held, call.tokens, 0)] if call.state == "dispatched" else []
                 call.state = "lost" if call.state == "dispatched" else "released"
 
     def restart(self) -> None:
@@ -135,6 +146,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self.opened()
         self.model = Model()
         self.noted: dict[str, int] = {}
+        self.fees = 0
 
     def told(self, work: Awaitable[object]) -> str | None:
         """The code of the error that it raises."""
@@ -168,9 +180,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 user=self.user(id),
                 deployment=deployment,
                 amount=amount,
+                shared=amount * shared // 100,
                 usage=Usage(completion_tokens=tokens),
             )
-            for deployment, amount, tokens in bill
+            for deployment, amount, tokens, shared in bill
         ]
 
     @rule(
@@ -234,14 +247,27 @@ class LedgerMachine(RuleBasedStateMachine):
         self.inside(lambda: self.ledger.settle(id, entries))
         self.model.settle(id, bill)
 
-    @rule(id=IDS, billed=AMOUNTS)
-    def note(self, id: str, billed: int) -> None:
-        """An answer from stock: a fee that was held is settled by it, and one for which nothing was held counts nowhere."""
-        entry = Entry(tenant="acme", user=self.user(id), source="exact", billed=billed, deployment="small")
+    @rule(id=IDS, billed=AMOUNTS, shared=st.booleans())
+    def note(self, *, id: str, billed: int, shared: bool) -> None:
+        """An answer from stock: a fee that was held is settled by it, and one for which nothing was held counts nowhere; but part of a
+        shared price counts on its user's account as soon as that is counted."""
+        user, percent = self.user(id), 100 * shared
+        entry = Entry(
+            tenant="acme",
+            user=user,
+            source="exact",
+            billed=billed,
+            shared=billed if shared else 0,
+            deployment="small",
+        )
         self.inside(lambda: self.ledger.note(id, entry))
         if id not in self.noted:
             self.noted[id] = billed
-            self.model.settle(id, [("small", billed, 0)], by_note=True)
+            bill = [("small", billed, 0, percent)]
+            if self.model.settle(id, bill, by_note=True):
+                self.fees += billed - entry.shared
+            elif shared:
+                self.model.calls[f"beside {id}"] = Call(user, {}, 0, 0, 0, 0, state="settled", bill=bill, by_note=True)
             self.model.calls.setdefault(id, Call("", {}, 0, 0, 0, 0, state="settled"))
 
     @rule(id=IDS)
@@ -292,8 +318,8 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = self.loop.run_until_complete(self.ledger.usage(UsageQuery(group_by=("source",))))
         billed = {row.group["source"]: row.billed for row in rows}
         assert billed.get("exact", 0) == sum(self.noted.values())
-        by_fee = sum(self.noted.get(id, 0) for id, call in self.model.calls.items() if call.by_note)
-        assert billed.get("live", 0) == self.model.balance("free").spent - by_fee
+        by_others = sum(row.shared for row in rows if row.group["source"] == "live")
+        assert billed.get("live", 0) + by_others == self.model.balance("free").spent - self.fees
         self.loop.run_until_complete(self.ledger.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -82,6 +83,8 @@ class House:
         follower_patience: float = 5.0,
         sharing: Sharing | None = None,
         drain: float = 30.0,
+        flights: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] | None = None,
         caps: Caps | None = None,
         prices: Mapping[str, Price | None] | None = None,
         tiers: dict[Tier, tuple[str, ...]] | None = None,
@@ -91,7 +94,8 @@ class House:
     ) -> None:
         """`reader` tells what conversations are about; `prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default; `route`: what it
         says of the cache; `ration`: what checks may cost, none by default; `judge`: who compares answers, by their letters
-        by default; `learning`: what the verdict asks, where it asks any."""
+        by default; `learning`: what the verdict asks, where it asks any; `flights`: what else flights are told; `clock`: the time
+        of durations, where it is not `time`, which passes only when the house sleeps."""
         self._now = now
         self.provider = ScriptedProvider()
         self.providers = dict(providers or {"one": self.provider})
@@ -158,8 +162,7 @@ class House:
             flights=Flights(
                 drain=drain,
                 patience=FirstPart(follower_patience),
-                starts=Starts(sleep=self._sleep),
-                clock=lambda: self.time,
+                **{"starts": Starts(sleep=self._sleep), "clock": clock or (lambda: self.time), **(flights or {})},
             ),
             routing=routing,
             budget=budget,
@@ -167,6 +170,7 @@ class House:
             checking=self.checking,
             telemetry=Telemetry([self.notes]),
             now=now,
+            clock=clock or time.monotonic,
             new_id=lambda: f"id-{next(ids)}",
             sharing=sharing,
             grace=grace,

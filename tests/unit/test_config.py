@@ -70,6 +70,8 @@ WRONG = [
     ("tenant_defaults: {budget: {minute: 1}}", "1: tenant_defaults.budget.minute: unknown key; known here: day, hour, month, total, week"),
     ("tenant_defaults:\n  rpm: 1\n  zone: Europe/Atlantis", "3: tenant_defaults.zone: 'Europe/Atlantis' is not a time zone; a zone is written as Europe/Berlin"),
     ("tenant_defaults: {hit_percent: -1}", "1: tenant_defaults.hit_percent: must be at least 0, not '-1'"),
+    ("tenant_defaults: {coalesce: on}", "1: tenant_defaults.coalesce: must be semantic, exact or off, not true"),
+    ("tenant_defaults: {shares: nobody}", "1: tenant_defaults.shares: must be leader, split or each, not 'nobody'"),
     ("tenant_defaults: {tpm: 0}", "1: tenant_defaults.tpm: must be greater than 0, not '0'"),
     # types
     ("server: {port: http}", "1: server.port: must be a whole number, not 'http'"),
@@ -151,6 +153,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert config.tenant_defaults.caps() == Caps(hour=10 * 10**9)
     assert (config.tenant_defaults.tpm, config.tenant_defaults.zone) == (None, "UTC")
     assert config.tenant_defaults.hit_percent == 0
+    assert (config.tenant_defaults.coalesce, config.tenant_defaults.shares) == ("semantic", "leader")
+    assert config.tenant_defaults.policy() == Policy()
     assert (config.cache.exact.ttl, config.cache.semantic.ttl) == (86_400, 3_600)
     assert (config.cache.semantic.max_error_rate, config.cache.semantic.mode) == (0.01, "on")
     assert (config.cache.exact.stale, config.cache.refusals) == (3_600, 30)

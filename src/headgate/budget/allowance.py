@@ -29,6 +29,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 ALERTS = (50, 80, 100)
 MOST_PERCENT = 10_000
 MOST_ALERTS = 8
+_PERSONAL = ("user:", "key:", "feature:")
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -66,6 +67,11 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if limit is None or self.rule in ("soft", "overage"):
             return None
         return min(limit * (100 + self.percent) // 100, LARGEST) if self.rule == "grace" else limit
+
+
+def personal(account: str) -> bool:
+    """Whether an account is that of some callers of a tenant: a user, a key or a feature."""
+    return account.startswith(_PERSONAL)
 
 
 def level_of(account: str) -> Level:

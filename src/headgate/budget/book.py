@@ -21,6 +21,7 @@ from typing import Literal
 
 import msgspec
 
+from headgate.budget.allowance import personal
 from headgate.budget.budget import Alert, Balance, Entry, Hold, Match, Scope
 from headgate.budget.counters import Counter, Counters
 from headgate.budget.refusals import held_refusal, is_rate, spent_refusal, suspended_refusal, tokens_refusal
@@ -259,10 +260,11 @@ class Book:
     def _spend(self, scopes: tuple[Scope, ...], counters: tuple[Counter, ...], bill: Sequence[Entry]) -> int:
         """Count a bill everywhere; what the dearest overage adds to it."""
         amount = counted(bill[0]) if len(bill) == 1 else sum(map(counted, bill))
+        divided = any(entry.shared for entry in bill)
         surcharge = 0
         for scope, counter in zip(scopes, counters, strict=True):
             spent = amount
-            if scope.tokens or scope.deployment is not None:
+            if divided or scope.tokens or scope.deployment is not None:
                 spent = part_of(scope, bill)
             counter.spent += spent
             if counter.spent >= counter.alarm:
@@ -285,14 +287,23 @@ def checked(amount: int) -> int:
 def checked_entry(entry: Entry) -> None:
     """Raises ValueError unless every amount and number of tokens of an entry is one that a journal can keep."""
     usage = entry.usage
-    for amount in (entry.amount, entry.billed, entry.saved, usage.prompt_tokens, usage.completion_tokens):
+    money = (entry.amount, entry.billed, entry.saved, entry.shared)
+    for amount in (*money, usage.prompt_tokens, usage.completion_tokens):
         if type(amount) is not int or not 0 <= amount <= LARGEST:
             checked(amount)
+    if entry.shared > (entry.amount if entry.source == "live" else entry.billed):
+        raise ValueError("more is shared than there is")
 
 
-def counted(entry: Entry) -> int:
-    """What an entry weighs on a budget: what a provider is owed, or what an answer from stock is billed at."""
-    return entry.amount if entry.source == "live" else entry.billed
+def counted(entry: Entry, *, alone: bool = False) -> int:
+    """What an entry weighs on a budget: what a provider is owed, or what an answer from stock is billed at.
+
+    What several share weighs in full with the call that was made, on all that they have in common; on budgets of some callers `alone`
+    each weighs its own part.
+    """
+    if entry.source == "live":
+        return entry.amount - entry.shared if alone else entry.amount
+    return entry.billed if alone else entry.billed - entry.shared
 
 
 def part_of(scope: Scope, bill: Sequence[Entry]) -> int:
@@ -300,7 +311,8 @@ def part_of(scope: Scope, bill: Sequence[Entry]) -> int:
     mine = [entry for entry in bill if scope.deployment is None or entry.deployment in ("", scope.deployment)]
     if scope.tokens:
         return sum(entry.usage.total_tokens for entry in mine if entry.source == "live")
-    return sum(map(counted, mine))
+    alone = personal(scope.account)
+    return sum(counted(entry, alone=alone) for entry in mine)
 
 
 def matches(match: Match, entry: Entry) -> bool:

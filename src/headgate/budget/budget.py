@@ -42,6 +42,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     amount   what the provider is owed
     billed   what the tenant is to pay; the ledger works it out for a call, `note` takes it as it is
     saved    what the call would have cost beyond `amount`, had it not been answered from stock, shared or routed
+    shared   of a call that was made: what others of the tenant owe of it, who read it too; of a note: the same, as one of these
     prices   digest of the price table that the amount was reckoned with
     """
 
@@ -56,6 +57,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     amount: int = 0
     billed: int = 0
     saved: int = 0
+    shared: int = 0
     usage: Usage = Usage()
     prices: str = ""
 
@@ -95,7 +97,7 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One group of the journal, summed. `requests` counts calls, not attempts."""
+    """One group of the journal, summed. `requests` counts calls, not attempts; `shared` as in Entry."""
 
     group: dict[str, str]
     requests: int
@@ -105,6 +107,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     cost: int
     billed: int
     saved: int
+    shared: int = 0
 
 
 Action = Literal["set", "top-up", "suspend", "resume"]
@@ -232,7 +235,7 @@ class Ledger(Statements, Changes, Repricings, Protocol):
 
     def note(self, id: str, entry: Entry) -> None:
         """Write a row about an answer that no provider was asked for, and what it saved. What it is billed at is counted on the
-        scopes of the reservation of this id, if there is one."""
+        scopes of the reservation of this id, if there is one; as far as it is `shared`, on those alone that are not its tenant's."""
         ...
 
     async def expire(self) -> int:

@@ -31,7 +31,7 @@ import msgspec
 from headgate.budget.allowance import tenant_of
 from headgate.budget.budget import Alert, Balance, Change, Entry, Match, Repricing, UsageQuery, UsageRow
 from headgate.budget.memory import check_groups
-from headgate.budget.sums import LOST, MICRO, RARE, Place, Reading, fold, spent_before, whole
+from headgate.budget.sums import LOST, MICRO, RARE, SHARED, Place, Reading, fold, halves, spent_before, whole
 from headgate.budget.windows import TOKENS
 from headgate.model.errors import Conflict
 from headgate.model.money import LARGEST, Usage
@@ -110,8 +110,9 @@ def row_of(
 ) -> bytes:
     """A row as JSON, with its checksum."""
     usage = entry.usage
-    if detail is None and usage.rare is not None:
-        detail = _encode(usage.rare).decode()
+    if detail is None and (usage.rare is not None or entry.shared):
+        rare = {} if usage.rare is None else msgspec.to_builtins(usage.rare)
+        detail = _encode({**rare, "shared": entry.shared} if entry.shared else rare).decode()
     return sealed(
         (
             id,
@@ -331,15 +332,15 @@ def _usage_sql(query: UsageQuery) -> tuple[str, dict[str, Any]]:
         parameters[name] = max(-(2**63), min(2**63 - 1, int(parameters[name] * MICRO)))
     conditions = ["kind IN ('charge', 'settle', 'lost', 'note')", *(bounds[name] for name in parameters)]
     order = ", ".join(str(index + 1) for index in range(len(groups)))
-    money = ", ".join(f"sum({name} >> 32), sum({name} & 4294967295)" for name in ("amount", "billed", "saved"))
+    money = ", ".join(map(halves, ("amount", "billed", "saved", SHARED)))
     sums = f"sum(kind != 'charge'), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), {money}"
     sql = f"SELECT {', '.join([*groups, sums])} FROM journal WHERE {' AND '.join(conditions)}"
     return (f"{sql} GROUP BY {order} ORDER BY {order}" if groups else sql), parameters
 
 
 def _usage_row(names: tuple[str, ...], row: tuple[Any, ...]) -> UsageRow:
-    requests, prompt, completion, cached, *halves = row[len(names) :]
-    cost, billed, saved = ((high << 32) + low for high, low in zip(halves[::2], halves[1::2], strict=True))
+    requests, prompt, completion, cached, *pairs = row[len(names) :]
+    cost, billed, saved, shared = (whole(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True))
     return UsageRow(
         group=dict(zip(names, row, strict=False)),
         requests=requests,
@@ -349,4 +350,5 @@ def _usage_row(names: tuple[str, ...], row: tuple[Any, ...]) -> UsageRow:
         cost=cost,
         billed=billed,
         saved=saved,
+        shared=shared,
     )

@@ -153,9 +153,9 @@ Row = tuple[float, bool, Entry, tuple[Scope, ...]]
 
 def _uncounted(scope: Scope, entry: Entry, scopes: tuple[Scope, ...]) -> bool:
     """Whether an entry has not been counted on a scope and should have been: not where only another deployment's cost counts, nor
-    when it is an answer from stock of which nothing was held anywhere."""
+    when it is an answer from stock of which nothing was held anywhere. Part of a price is owed whether it was held or not."""
     mine = scope.deployment is None or (entry.deployment == scope.deployment and entry.source == "live")
-    owed = entry.source == "live" or bool(scopes)
+    owed = entry.source == "live" or bool(scopes) or entry.shared > 0
     return mine and owed and not any(same(scope, other) for other in scopes)
 
 
@@ -166,8 +166,8 @@ def _with_bill(bill: Sequence[Entry], surcharge: int) -> list[tuple[Entry, bool]
 
 
 def billed(entry: Entry, surcharge: int) -> Entry:
-    """The entry with what the tenant is to pay for a call: its cost, and what a rule adds."""
-    owed = min(entry.amount + surcharge, LARGEST)
+    """The entry with what the tenant is to pay for a call: its cost less what others owe of it, and what a rule adds."""
+    owed = min(entry.amount - entry.shared + surcharge, LARGEST)
     return entry if entry.billed == owed else msgspec.structs.replace(entry, billed=owed)
 
 
@@ -204,4 +204,5 @@ def _summed(names: tuple[str, ...], group: tuple[str, ...], rows: list[Row]) -> 
         cost=sum(entry.amount for entry in entries),
         billed=sum(entry.billed for entry in entries),
         saved=sum(entry.saved for entry in entries),
+        shared=sum(entry.shared for entry in entries),
     )

@@ -111,8 +111,7 @@ class Budget:
         deployments  it may go to
         tiered       whether the route had a cheaper tier to fall back to
         """
-        user = wishes.user or caller.user
-        entry = Entry(tenant=caller.tenant, key=caller.key, user=user, feature=wishes.feature, route=route)
+        entry = _entry(caller, wishes, route)
         hold = Hold(
             id=id,
             scopes=self.terms(caller, wishes).scopes_of(deployments, tiered=tiered),
@@ -132,7 +131,15 @@ class Budget:
 
     def note(self, record: CallRecord, *, billed: int = 0) -> None:
         """Write down a call that cost nothing because its answer was at hand, what that saved, and what it is billed at."""
-        entry = Entry(
+        self.ledger.note(record.id, self._noted(record, billed))
+
+    def share(self, record: CallRecord, part: int) -> None:
+        """Write down a call whose answer another was bought for, and the part of its price that the caller owes. All that the two have
+        in common has counted the whole price already."""
+        self.ledger.note(_of_share(record.id), msgspec.structs.replace(self._noted(record, part), shared=part))
+
+    def _noted(self, record: CallRecord, billed: int) -> Entry:
+        return Entry(
             tenant=record.tenant,
             key=record.key,
             user=record.user,
@@ -145,7 +152,6 @@ class Budget:
             saved=record.saved,
             usage=record.usage,
         )
-        self.ledger.note(record.id, entry)
 
     async def tend(self) -> None:
         """Begin the lease of every open reservation anew, then end what nobody tends. Call it more often than leases end."""
@@ -203,11 +209,31 @@ class Budget:
         """A bracket for what a tenant pays for an answer that nobody is asked for, and which takes no tokens; `note` ends it."""
         return self.reserve(id, caller, wishes, route=route, ceiling=most, tiered=tiered)
 
+    def part(
+        self, id: str, caller: Principal, wishes: Wishes, *, route: str, most: int, tiered: bool = False
+    ) -> Reservation:
+        """A bracket for a part of the price of another's call, on what only this caller has; `share` ends it."""
+        entry = _entry(caller, wishes, route)
+        scopes = self.terms(caller, wishes).alone_of(tiered=tiered)
+        hold = Hold(id=_of_share(id), scopes=scopes, amount=most, least=most, lease=self._lease, entry=entry)
+        return Reservation(self.ledger, hold, self._open)
+
     def tokens(self, tenant: str) -> tuple[int, float]:
         """Tokens of this minute that a tenant has taken, those held by calls in flight included, and seconds to its end."""
         now = self._now()
         found = self.ledger.peek(f"tenant:{tenant}", TOKENS + window_id("minute", now))
         return found.spent + found.held, 60.0 - now % 60.0
+
+
+def _entry(caller: Principal, wishes: Wishes, route: str) -> Entry:
+    """Who pays for a call."""
+    user = wishes.user or caller.user
+    return Entry(tenant=caller.tenant, key=caller.key, user=user, feature=wishes.feature, route=route)
+
+
+def _of_share(id: str) -> str:
+    """What the row of a part is called. A call of its own, which a follower may have to make yet, is called as the caller's."""
+    return f"{id}-share"
 
 
 def _uncapped(allowance: Allowance) -> Allowance:
@@ -232,6 +258,8 @@ class Reservation:
         self.granted = 0
         self.saved = 0
         """What routing saved, nano-USD: set before the bracket ends."""
+        self.shared = 0
+        """What others owe of it, nano-USD: set before the bracket ends, at most what was charged."""
 
     async def __aenter__(self) -> Self:
         self.granted = await self._ledger.reserve(self._hold)
@@ -250,10 +278,14 @@ class Reservation:
             await self._ledger.dispatched(self._hold.id)
             self._marked = True
             failpoints.passed("after_dispatched")
-        if self._charged + ceiling > self.granted:
-            await self._ledger.extend(self._hold.id, self._hold.lease, self._charged + ceiling)
-            self.granted = self._charged + ceiling
-        return Clearance(self._hold.id, limit)
+        await self.more(self._charged + ceiling)
+        return Clearance(self._hold.id, limit, self._hold.entry.tenant)
+
+    async def more(self, amount: int) -> None:
+        """Hold so many nano-USD in all, if that is more than is held. Raises as `Ledger.extend`."""
+        if amount > self.granted:
+            await self._ledger.extend(self._hold.id, self._hold.lease, amount)
+            self.granted = amount
 
     def charge(self, *, deployment: str, model: str, amount: int, usage: Usage, prices: str = "") -> None:
         """Add what an attempt cost: a row of its own in the journal."""
@@ -285,5 +317,17 @@ class Reservation:
         bill = self._bill or [self._hold.entry]
         if self.saved:
             bill = [*bill[:-1], msgspec.structs.replace(bill[-1], saved=self.saved)]
+        if self.shared:
+            bill = _divided(bill, self.shared)
         failpoints.passed("before_settle")
         self._ledger.settle(self._hold.id, bill)
+
+
+def _divided(bill: list[Entry], shared: int) -> list[Entry]:
+    """The bill of a call of which others owe so much, taken from its last attempts first: theirs was the answer."""
+    divided = []
+    for entry in reversed(bill):
+        part = min(shared, entry.amount)
+        shared -= part
+        divided.append(msgspec.structs.replace(entry, shared=part))
+    return divided[::-1]

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from headgate.budget.allowance import personal
 from headgate.budget.budget import Balance, Match
 from headgate.budget.counters import is_live
 from headgate.budget.windows import TOKENS, window_bounds
@@ -71,11 +72,15 @@ def whole(high: int | None, low: int | None) -> int:
     return ((high or 0) << 32) + (low or 0)
 
 
+SHARED = "coalesce(detail ->> '$.shared', 0)"
+"""What is shared of a row."""
+
 # As `counted` and `part_of` of the book have it.
-_MONEY = "CASE source WHEN 'live' THEN amount ELSE billed END"
+_MONEY = f"CASE source WHEN 'live' THEN amount ELSE billed - {SHARED} END"
+_MONEY_ALONE = f"CASE source WHEN 'live' THEN amount - {SHARED} ELSE billed END"
 _COUNTED_TOKENS = "CASE source WHEN 'live' THEN prompt_tokens + completion_tokens ELSE 0 END"
 
-_SUMS = f"""SELECT scopes, {halves(_MONEY)}, {halves(_COUNTED_TOKENS)},
+_SUMS = f"""SELECT scopes, {halves(_MONEY)}, {halves(_MONEY_ALONE)}, {halves(_COUNTED_TOKENS)},
     max(CASE kind WHEN 'alert' THEN attempt ELSE 0 END), max(kind = 'seed') FROM journal
     WHERE seq > ? AND seq <= ? AND kind IN ('charge', 'settle', 'lost', 'note', 'seed', 'alert') AND scopes != '[]'
     GROUP BY scopes"""
@@ -210,17 +215,15 @@ def added(
     """
     sums: dict[Place, Sum] = {}
     dead: dict[str, bool] = {}
-    for scopes, money_high, money_low, tokens_high, tokens_low, told, seeded in connection.execute(
-        _SUMS, (after, until)
-    ):
-        money = Sum(whole(money_high, money_low), told, bool(seeded))
+    for scopes, *sums_of_rows, told, seeded in connection.execute(_SUMS, (after, until)):
+        money, alone, tokens = (
+            Sum(whole(*pair), told, bool(seeded)) for pair in zip(sums_of_rows[::2], sums_of_rows[1::2], strict=True)
+        )
         for place in _places.decode(scopes):
             window = place[1]
             if since is not None and dead.setdefault(window, not is_live(window, since)):
                 continue
-            each = money
-            if window.startswith(TOKENS):
-                each = Sum(whole(tokens_high, tokens_low), told, bool(seeded))
+            each = tokens if window.startswith(TOKENS) else alone if personal(place[0]) else money
             known = sums.get(place)
             sums[place] = each if known is None else known.plus(each)
     return sums
@@ -273,11 +276,12 @@ def spent_before(connection: sqlite3.Connection, match: Match, place: Place) -> 
     mine = "" if match.field is None else f"AND {match.field} = :value"
     if match.field == "deployment":
         mine += " AND kind != 'note'"  # an answer from stock costs its deployment nothing
-    unit = _COUNTED_TOKENS if place[1].startswith(TOKENS) else _MONEY
+    money = _MONEY_ALONE if personal(place[0]) else _MONEY
+    unit = _COUNTED_TOKENS if place[1].startswith(TOKENS) else money
     sql = f"""SELECT {halves(unit)} FROM journal
         WHERE tenant IN (SELECT value FROM json_each(:tenants)) AND at >= :since AND at < :until
         AND kind IN ('charge', 'settle', 'lost', 'note') {mine} AND instr(scopes, :place) = 0
-        AND (kind != 'note' OR scopes != '[]')"""
+        AND (kind != 'note' OR scopes != '[]' OR {SHARED} > 0)"""
     return whole(*connection.execute(sql, parameters).fetchone())
 
 

@@ -29,6 +29,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     capped     whether money is limited at all: then a model without a price cannot be called
     degrading  scopes whose rule lets a route fall back to its cheapest tier instead of refusing
     personal   accounts beneath the tenant that limit the call: other callers of the tenant need not have them
+    alone      scopes of such accounts, whether they limit anything or only count
     joined     what `scopes_of` has answered so far
     """
 
@@ -37,7 +38,12 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     capped: bool
     degrading: tuple[Scope, ...] = ()
     personal: tuple[str, ...] = ()
+    alone: tuple[Scope, ...] = ()
     joined: dict[tuple[tuple[str, ...], bool], tuple[Scope, ...]] = {}
+
+    def alone_of(self, *, tiered: bool) -> tuple[Scope, ...]:
+        """Scopes that are not the tenant's, as `scopes_of` has them."""
+        return self.alone if tiered else tuple(map(_strict, self.alone))
 
     def scopes_of(self, deployments: Iterable[str], *, tiered: bool) -> tuple[Scope, ...]:
         """All scopes of a call that may go to these deployments; where there is no cheaper tier, degrading ones refuse."""
@@ -104,6 +110,7 @@ class Scoping:
             capped=any(_limits_money(scope) for scope in everything),
             degrading=tuple(scope for scope in everything if _degrades(scope)),
             personal=tuple(scope.account for scope in mine if _limits_money(scope)),
+            alone=tuple(mine),
         )
 
 

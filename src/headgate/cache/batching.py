@@ -46,7 +46,7 @@ class MicroBatcher(Generic[T, R]):
         width: Callable[[T], int],
         max_items: int = 32,
         max_width: int = 512,
-        capacity: int = 1024,
+        capacity: int = 4096,
         threads: int = 1,
     ) -> None:
         self._run = run

@@ -83,10 +83,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """A stored answer whose question is near, and how near: cosine similarity, 1 is the same."""
+    """A stored answer whose question is near, and how near: cosine similarity, 1 is the same. `seems`: a name that it shares with
+    those which seem to have its answer, though nobody has compared their answers: they speak neither for it nor against it."""
 
     entry: Entry
     similarity: float
+    seems: str = ""
 
 
 class Question(msgspec.Struct, frozen=True):

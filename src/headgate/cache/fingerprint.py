@@ -1,8 +1,9 @@
 """Fingerprints: which requests are the same, and which may be compared.
 
-Two requests are *the same* when every field that shapes the answer is equal; they may be *compared by meaning* when everything but
-the last user turn is. Both are SHA-256 over canonical JSON (sorted keys, no insignificant values), so they are stable across
-processes and releases of Python; the tenant is not inside the digest but beside it, in the Key, where nothing can forget it.
+Two requests are *the same* when every field that shapes the answer is equal, and images, sound and files by their content; they may
+be *compared by meaning* when everything but the last user turn is, and nothing but text is there. Both are SHA-256 over canonical
+JSON (sorted keys, no insignificant values), so they are stable across processes and releases of Python; the tenant is not inside the
+digest but beside it, in the Key, where nothing can forget it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from headgate.cache.courtesy import bare
+from headgate.cache.enclosed import sealed
 from headgate.model.chat import ChatRequest, Json
 from headgate.model.tenancy import Key, Namespace
 
@@ -37,7 +39,10 @@ HOTTEST = 0.5
 
 def fingerprint(namespace: Namespace, request: ChatRequest) -> Key:
     """Where the exact answer to this request lies."""
-    return Key(namespace, hashlib.sha256(_canonical(_shape(request))).digest())
+    shape = _shape(request)
+    # A list has two members where anything is enclosed and a request is an object, so neither passes for the other.
+    shape["messages"], contents = sealed(shape["messages"])
+    return Key(namespace, hashlib.sha256(_canonical([shape, contents] if contents else shape)).digest())
 
 
 def to_the_letter(namespace: Namespace, request: ChatRequest) -> Key:

@@ -18,6 +18,7 @@ from headgate.cache.comparison import Comparison
 from headgate.cache.conversation import VERSION as CONVERSATION
 from headgate.cache.conversation import topic
 from headgate.cache.courtesy import VERSION as COURTESY
+from headgate.cache.enclosed import refers
 from headgate.cache.explanation import Explanation, explained
 from headgate.cache.fingerprint import comparable, partition, scope
 from headgate.cache.guards.guards import VERSION
@@ -25,6 +26,7 @@ from headgate.cache.health import Health
 from headgate.cache.labels import Scope
 from headgate.cache.reading import Reader
 from headgate.cache.refused import Refusals
+from headgate.cache.resemblance import Resemblance
 from headgate.cache.treatment import CachePolicy, RoutePolicy, Treatment, treatment
 from headgate.cache.verdict import Verdict
 from headgate.model.chat import ChatRequest, Completion
@@ -34,8 +36,9 @@ from headgate.model.tenancy import CacheTerms, Key, Namespace, Wishes
 if TYPE_CHECKING:
     from headgate.cache.static import FirstStage
 
-PATIENCE = 2.0
-"""Seconds that a vector may take; then the request goes on without it."""
+PATIENCE = 5.0
+"""Seconds that a vector may take; then the request goes on without it. In a burst it waits in line, as a follower may wait as long for
+the first part of another's answer; an endpoint that hangs has a shorter limit of its own."""
 
 CANDIDATES = 8
 """How many of the nearest entries are looked at: the nearest may be a look-alike and the next a true rewording, and what else lies
@@ -107,6 +110,7 @@ class Cache:
         self._stage = stage
         self._now = now
         self._patience = patience
+        self._resemblance = Resemblance()
         self.refusals = Refusals(keep=policy.refusals, now=now)
         self.invalidated = 0
         self.health = {part: Health(part) for part in PARTS}
@@ -169,7 +173,10 @@ class Cache:
         return found
 
     def why_not(self, request: ChatRequest, treated: Treatment) -> str | None:
-        """Why the request's question is not compared by meaning, in a word; None where that goes without saying."""
+        """Why the request's question is not compared by meaning, in a word; None where that goes without saying. `remote`: nor is its
+        answer kept at all."""
+        if refers(request):
+            return "remote"
         comparison = self._comparison
         if comparison is None or treated.semantic == "off":
             return None
@@ -228,7 +235,8 @@ class Cache:
             return Miss()
         place = Scope(namespace, question.scope)
         verdict, sparing = self._comparison.verdict, self._comparison.sparing
-        judgements = await verdict.judge(place, question.text, candidates, treated.error_rate, sparing)
+        named = self._resemblance.named(place, candidates)
+        judgements = await verdict.judge(place, question.text, named, treated.error_rate, sparing)
         # What was asked about something else is evidence of where the others stand, and no more.
         both = zip(candidates, judgements, strict=True)
         judged = [Judged(one.entry, judgement) for one, judgement in both if question.meets(one.entry)]
@@ -250,14 +258,16 @@ class Cache:
         flying: Sequence[Candidate],
         stored: Sequence[Candidate],
         treated: Treatment,
+        *,
+        id: str,
     ) -> list[Judged]:
         """Of questions in flight those whose answer may be given for this one, too: the most probable first. What is `stored` and near
-        tells where they stand. The bar is higher than for an answer from stock, for there is none yet that could be checked. Never
-        raises."""
+        tells where they stand. The bar is higher than for an answer from stock, for there is none yet that could be checked. Where none
+        fits, the question will be answered under this `id`, and is remembered to resemble the most probable. Never raises."""
         if self._comparison is None:
             return []
         place, own = Scope(namespace, question.scope), {one.entry.id for one in flying}
-        both = sorted([*flying, *stored], key=lambda one: -one.similarity)
+        both = self._resemblance.named(place, sorted([*flying, *stored], key=lambda one: -one.similarity))
         try:
             async with asyncio.timeout(self._patience):
                 judgements = await self._comparison.verdict.judge(
@@ -266,15 +276,19 @@ class Cache:
         except Exception as error:
             self.health["verdict"].failed(error)
             return []
-        fit = [
+        judged = [
             Judged(one.entry, judgement)
             for one, judgement in zip(both, judgements, strict=True)
-            if judgement.serve
-            and one.entry.id in own
-            and judgement.confidence >= treated.min_confidence
-            and question.meets(one.entry)
+            if question.meets(one.entry)
         ]
-        return sorted(fit, key=lambda one: -one.judgement.confidence)
+        judged.sort(key=lambda one: -one.judgement.confidence)
+        least = treated.min_confidence
+        fit = [
+            one for one in judged if one.judgement.serve and one.entry.id in own and one.judgement.confidence >= least
+        ]
+        if not fit:
+            self._resemblance.note(place, id, judged)
+        return fit
 
     async def explain(self, one: str, other: str, treated: Treatment) -> Explanation:
         """What becomes of the question `one` where only `other` is stored, and nothing was learnt of either. Raises Conflict where

@@ -132,6 +132,7 @@ class CalibratedVerdict:
         from headgate.cache.evidence import wording
 
         families = [self._learning.family(scope, one.entry.id) for one in candidates]
+        seeming = [one.seems or family for one, family in zip(candidates, families, strict=True)]
         cosines = [one.similarity for one in candidates]
         return [
             _Pair(
@@ -139,7 +140,7 @@ class CalibratedVerdict:
                 candidates[place].entry,
                 cosines[place],
                 wording(question, candidates[place].entry.text or ""),
-                standing(place, cosines, families),
+                standing(place, cosines, families, seeming),
             )
             for place in near
         ]
@@ -192,13 +193,19 @@ class CalibratedVerdict:
         return Judgement(serve, confidence, reason, prior, bar, evidence)
 
 
-def standing(place: int, cosines: Sequence[float], families: Sequence[str]) -> Standing:
-    """Where one candidate stands among all that are near."""
+def standing(place: int, cosines: Sequence[float], families: Sequence[str], seeming: Sequence[str] = ()) -> Standing:
+    """Where one candidate stands among all that are near: those of its family speak for it, all others against it but those that share
+    its name in `seeming`, where names are given."""
     from headgate.cache.evidence import Standing
 
     if len(cosines) < 2:
         return Standing()
-    others = [near for near, family in zip(cosines, families, strict=True) if family != families[place]]
+    names = seeming or families
+    others = [
+        near
+        for near, family, name in zip(cosines, families, names, strict=True)
+        if family != families[place] and name != names[place]
+    ]
     kin = [
         near
         for other, (near, family) in enumerate(zip(cosines, families, strict=True))

@@ -35,6 +35,8 @@ _DETAILS = _COLUMNS | {
     "prefer": "preferred models",
     "tier": "tier",
     "abandoned": "abandoned calls",
+    "coalesce": "shares in flight",
+    "shares": "shared, paid by",
     "tpm": "tokens/minute",
     "zone": "time zone",
     "hit_percent": "% paid for a hit",
@@ -78,6 +80,16 @@ def _terms(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--abandoned", type=click.Choice(["finish", "cancel"]), help="What becomes of a call nobody waits for."
+        ),
+        click.option(
+            "--coalesce",
+            type=click.Choice(["off", "exact", "semantic"]),
+            help="Which of its calls share one in flight: none, identical ones, or those that mean the same.",
+        ),
+        click.option(
+            "--shares",
+            type=click.Choice(["leader", "split", "each"]),
+            help="Who pays for a shared call: who asked first, all in equal parts, or each all of it.",
         ),
         click.option("--organisation", metavar="NAME", help="Whose budgets it shares; `none` for none."),
         click.option("--zone", help="Time zone of its windows, such as Europe/Berlin; new ones begin with it."),
@@ -252,7 +264,7 @@ def _asked(terms: dict[str, Any]) -> dict[str, Any]:
 
 def _policy(terms: dict[str, Any]) -> Json:
     """The options that were given, as fields of a policy; None takes one back."""
-    plain = ("rpm", "concurrency", "abandoned", "zone", "hit_percent")
+    plain = ("rpm", "concurrency", "abandoned", "coalesce", "shares", "zone", "hit_percent")
     policy = {name: terms[name] for name in plain if terms[name] is not None}
     for name, none in (("tier", "auto"), ("organisation", "none"), ("customer", "none")):
         if terms[name] is not None:

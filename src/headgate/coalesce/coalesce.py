@@ -2,7 +2,8 @@
 
 A flight has its own task and owns everything that must not be lost: the provider call, its settlement, the cache entry. An
 HTTP response only reads it, so a leader that hangs up is one reader less and nothing more. Events are kept for late
-joiners, who replay them and then follow; each reader has a place of its own in them, so a slow one keeps nobody waiting.
+joiners, who replay them and then follow; each reader has a place of its own in them, so a slow one keeps nobody waiting. They are
+encoded once, however many read them.
 
 A flight stays joinable until its answer is in the cache, so two staggered identical requests never make two calls; and it is
 forgotten *before* it is cancelled, so a newcomer never joins a dying one. Nor is one joined that is old or long: it may never end.
@@ -22,6 +23,7 @@ import msgspec
 from headgate.coalesce.apart import Apart
 from headgate.coalesce.patience import Patience
 from headgate.coalesce.starts import Starts
+from headgate.coalesce.tab import Tab
 from headgate.coalesce.trail import Trail
 from headgate.model.chat import Completion, Delta, Event
 from headgate.model.errors import GatewayError, Internal, Overloaded
@@ -45,16 +47,20 @@ class Flight:
     def __init__(self, id: str, *, abandoned: Literal["finish", "cancel"] = "finish", drain: float = DRAIN) -> None:
         """`abandoned`: what happens when the last reader leaves before the end; `drain`: seconds that it then has to finish.
 
-        size       bytes of answer so far
+        events     of the answer so far; `chunks`: its parts as JSON (see `encoded`), `size`: bytes of these
         readers    who read it now; `followers`: who ever joined it, `twins` of them as flights of their own
         streamed   whether any reader gets it in parts
         left       whether everybody left before the end
+        doomed     whether it is given up: it will end with what it has
         apart      whether its answer has proven to be for nobody else
+        alone      whether it has followed another flight in vain, and answers by itself
         began      when, monotonic seconds
+        tab        who of its readers shares in the price
         """
         self.id = id
         self.trail = Trail()
         self.events: list[Event] = []
+        self.chunks: list[bytes] = []
         self.size = 0
         self.completion: Completion | None = None
         self.error: GatewayError | None = None
@@ -63,8 +69,11 @@ class Flight:
         self.twins = 0
         self.streamed = False
         self.left = False
+        self.doomed = False
         self.apart = False
+        self.alone = False
         self.began = 0.0
+        self.tab = Tab()
         self._abandoned = abandoned
         self._drain = drain
         self._drained: asyncio.TimerHandle | None = None
@@ -92,11 +101,14 @@ class Flight:
         """True once there is a completion or an error; no event follows."""
         return self.completion is not None or self.error is not None
 
+    def price(self, most: int) -> None:
+        """The answer will cost at most so many nano-USD: those who share in that can have it on hold."""
+        self.trail.ceiling = most
+        self._tell()
+
     def publish(self, event: Event) -> None:
         """Give the next event to all readers."""
-        self.events.append(event)
-        if isinstance(event, Delta):
-            self.size += len(_encode(event.choices))
+        self._keep(event)
         self._tell()
 
     def land(self, completion: Completion) -> None:
@@ -116,11 +128,13 @@ class Flight:
         self._waiting.append(news)
         return news
 
-    async def heard(self, patience: float) -> bool:
-        """Wait until a part of the answer is known or the flight has ended; False when that takes more than `patience` seconds."""
+    async def heard(self, patience: float, meanwhile: Callable[[], None]) -> bool:
+        """Wait until a part of the answer is known or the flight has ended; False when that takes more than `patience` seconds.
+        `meanwhile` is called whenever anything else happens."""
         try:
             async with asyncio.timeout(patience):
                 while not (self.begun or self.ended):
+                    meanwhile()
                     await self.news()
         except TimeoutError:
             return False
@@ -128,9 +142,20 @@ class Flight:
 
     def events_from(self, position: int) -> list[Event]:
         """The events so far, from this one on. An answer that was never published (a cache hit) is turned into events now."""
-        if not self.events and self.completion is not None:
-            self.events.extend(self.completion.events())
+        self.unfold()
         return self.events[position:]
+
+    def unfold(self) -> None:
+        """Turn an answer that has landed without having been published, as a cache hit does, into events."""
+        if not self.events and self.completion is not None:
+            for event in self.completion.events():
+                self._keep(event)
+
+    def _keep(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Delta):
+            self.chunks.append(encoded(event))
+            self.size += len(self.chunks[-1])
 
     def join(self, *, stream: bool = False) -> None:
         """One reader more; `stream`: it gets the answer in parts."""
@@ -156,6 +181,7 @@ class Flight:
             self._drained = asyncio.get_running_loop().call_later(self._drain, self._cancel)
 
     def _cancel(self) -> None:
+        self.doomed = True
         self._forget()
         if self._task is not None:
             self._task.cancel()
@@ -188,6 +214,13 @@ class Flight:
             left, self._afterwards = self._afterwards, []
             for work in left:
                 work()
+
+
+def encoded(part: Delta) -> bytes:
+    """What one chunk of OpenAI's stream says to every reader alike: members of a JSON object, without its braces. What it says to one
+    alone (`id`, `created`, `model`, `usage`) is not among them, nor `object`."""
+    told = {name: value for name, value in part.extra.items() if name not in ("id", "object")}
+    return _encode({**told, "choices": part.choices})[1:-1]
 
 
 Fly = Callable[[Flight], Awaitable[None]]
@@ -231,13 +264,11 @@ class Flights:
         return sum(max(0, flight.readers - 1) for flight in self._joinable.values())
 
     def takes(self, flight: Flight) -> bool:
-        """Whether one more may join this flight."""
-        return (
-            flight.error is None
-            and flight.followers < self._max_followers
-            and flight.size <= self._longest
-            and self._clock() - flight.began <= self._oldest
-        )
+        """Whether one more may join this flight. One that has landed is neither too old nor too long: it keeps nobody waiting."""
+        if flight.doomed or flight.error is not None or flight.followers >= self._max_followers:
+            return False
+        fresh = flight.size <= self._longest and self._clock() - flight.began <= self._oldest
+        return fresh or flight.completion is not None
 
     def join(
         self,

@@ -2,7 +2,9 @@
 
 A flight whose question nobody has answered yet enters here before it buys an answer. It is compared with those that entered before it,
 within the same place (the same tenant, model, instructions and turns of the conversation), and either follows one of them or flies
-by itself. An older one that has not decided yet is waited for; as everyone waits for older ones alone, nobody waits in a circle.
+by itself. Older ones that have not decided yet are waited for; as everyone waits for older ones alone, nobody waits in a circle.
+
+Those that follow one are the company of who would follow it next: one answer has to do for all of them.
 
 Invariant: what can be followed answers its own question. Who follows another is found by nobody, so no answer goes from hand to hand.
 """
@@ -10,20 +12,24 @@ Invariant: what can be followed answers its own question. Who follows another is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from headgate.cache.cache import Question
 from headgate.coalesce.coalesce import Flight
 
-MOST = 8
-"""How many of the nearest are looked at."""
+MOST = 64
+"""How many of the nearest are looked at. In a burst most of them turn out to follow one of the others."""
+
+COMPANY = 4
+"""How many of those that share an answer are looked at before another one shares it."""
 
 _ROOM = 16
 
 
 class Asking:
-    """A question in flight. `leads` is done when its flight has decided: whether it answers the question by itself."""
+    """A question in flight. `leads` is done when its flight has decided: whether it answers the question by itself. `followers` are the
+    questions that it answers, too, if any."""
 
     def __init__(self, flight: Flight, question: Question, place: Hashable, number: int) -> None:
         self.flight = flight
@@ -31,6 +37,7 @@ class Asking:
         self.place = place
         self.number = number
         self.leads: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.followers: _Place | None = None
 
 
 class _Place:
@@ -87,12 +94,29 @@ class Twins:
         found = self._places[asking.place].near(asking.question.vector, far)
         return [(cosine, one) for cosine, one in found if one.number < asking.number][:MOST]
 
-    def decide(self, asking: Asking, *, leads: bool) -> None:
-        """It answers the question by itself, or follows another and can be found no more."""
-        if not asking.leads.done():
-            asking.leads.set_result(leads)
-            if not leads:
-                self._remove(asking)
+    async def leading(self, near: Sequence[tuple[float, Asking]]) -> list[tuple[float, Asking]]:
+        """Those of them that answer their own question, after all have decided."""
+        undecided = [one.leads for _, one in near if not one.leads.done()]
+        if undecided:
+            await asyncio.wait(undecided)
+        return [(cosine, one) for cosine, one in near if one.leads.result()]
+
+    def company(self, asking: Asking, leader: Asking, far: float) -> list[Question]:
+        """The nearest to a question of those that follow a leader already, and with whom it would share one answer."""
+        if leader.followers is None:
+            return []
+        return [one.question for _, one in leader.followers.near(asking.question.vector, far)[:COMPANY]]
+
+    def decide(self, asking: Asking, leader: Asking | None) -> None:
+        """It follows this one and can be found no more; or it answers the question by itself, where there is none to follow."""
+        if asking.leads.done():
+            return
+        asking.leads.set_result(leader is None)
+        if leader is not None:
+            self._remove(asking)
+            if leader.followers is None:
+                leader.followers = _Place(len(asking.question.vector))  # type: ignore[arg-type]
+            leader.followers.add(asking)
 
     def leave(self, asking: Asking) -> None:
         """Its flight is over, or about to be."""

@@ -11,7 +11,7 @@ from headgate.demo.replay import Outcome
 from headgate.demo.trace import BUDGET_TENANT
 from headgate.model.money import to_usd
 
-SOURCES = ("live", "coalesced", "exact", "semantic")
+SOURCES = ("live", "coalesced", "coalesced-semantic", "exact", "semantic")
 BUDGET_CODES = frozenset({"budget_exceeded", "budget_held"})
 
 
@@ -141,11 +141,11 @@ def lines(report: Report, *, cap: str) -> list[str]:
         ),
         _money("billed to tenants, by the journal", spend.journal) + _difference(spend),
         "",
-        "Source      requests   share      p50      p95      p99  ms",
+        "Source              requests   share      p50      p95      p99  ms",
     ]
     for source, taken in report.latency.items():
         told.append(
-            f"  {source:<10}{report.by_source[source]:>8}{_share(report.by_source[source], report.answered):>8}"
+            f"  {source:<18}{report.by_source[source]:>8}{_share(report.by_source[source], report.answered):>8}"
             f"{taken.p50:>9.1f}{taken.p95:>9.1f}{taken.p99:>9.1f}"
         )
     wrong = sum(report.wrong.values())

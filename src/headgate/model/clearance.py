@@ -14,11 +14,17 @@ from headgate.model.money import Usage
 class Clearance(msgspec.Struct, gc=False):
     """For one attempt under a reservation.
 
-    limit  output tokens that each choice may have; what is held covers them
-    told   what the provider has said that the attempt used, written down by its adapter however the attempt ends: an answer
-           that breaks off has often been counted already
+    limit    output tokens that each choice may have; what is held covers them
+    tenant   who pays; what two tenants ask for never meets in one call, and what nobody is named for meets nothing
+    told     what the provider has said that the attempt used, written down by its adapter however the attempt ends: an answer
+             that breaks off has often been counted already
+    waiting  whether nothing of it has been sent yet: it waits for others, to go together
+    echo     whether another attempt, which went together with this one, tells the breaker how their call ended
     """
 
     reservation: str
     limit: int
+    tenant: str = ""
     told: Usage | None = None
+    waiting: bool = False
+    echo: bool = False

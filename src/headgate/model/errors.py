@@ -239,7 +239,8 @@ class UpstreamError(GatewayError):
     `fallback` tells dispatch whether another deployment may do better, `retryable` whether the same one may.
     `blames` tells the breaker whether this says something about the deployment's health. `sent` is true when the connection
     broke, fell silent or brought something unreadable after the request had gone: then nobody will ever tell what the provider
-    made of it, beyond the `received` bytes of an answer.
+    made of it, beyond the `received` bytes of an answer. `jitter` (0..1): where between nothing and the longest pause all those wait
+    whose one call it was, so that they come back together; None when it was nobody else's.
     """
 
     status = 502
@@ -248,6 +249,7 @@ class UpstreamError(GatewayError):
     blames: ClassVar[bool] = True
     sent: bool = False
     received: int = 0
+    jitter: float | None = None
 
 
 class Rejected(UpstreamError):

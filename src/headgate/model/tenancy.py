@@ -16,6 +16,8 @@ Strategy = Literal["aggressive", "standard", "bypass"]
 """How bold the semantic tier is: twice the configured error rate, that rate, not asked at all."""
 Coalescing = Literal["off", "exact", "semantic"]
 """What shares a call in flight: nothing, identical requests, or those that mean the same, too."""
+Shares = Literal["leader", "split", "each"]
+"""Who pays for a call that several share: who asked first, all of them in equal parts, or each of them all of it."""
 DEFAULT_TENANT = "default"
 OPERATOR = "operator"
 """Who pays, in the journal, for what no tenant asked for."""
@@ -58,6 +60,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     customer       its name at whoever bills it; None is its id
     cache          how the semantic cache treats its calls
     coalesce       which of its calls share one in flight, at most
+    shares         who of its callers pays for a call that they share
     """
 
     rpm: int = 120
@@ -73,6 +76,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     customer: str | None = None
     cache: CacheTerms = CacheTerms()
     coalesce: Coalescing = "semantic"
+    shares: Shares = "leader"
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +132,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     min_confidence, max_error_rate, strategy and timeout may only make the gateway stricter; ttl is in seconds, and so is `stale`:
     how long past its time an exact answer may be. `patience`: seconds to wait for the first part of an answer that others have asked
-    for; None is as usual. A repeated `idempotency_key` gets the first call's answer.
+    for; None is as usual. `coalesce_key`: only calls with the same one share one in flight. A repeated `idempotency_key` gets the first call's answer.
     """
 
     cache: Literal["default", "no-cache", "no-store", "only-if-cached", "exact"] = "default"
@@ -142,6 +146,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     min_confidence: float = 0.0
     max_error_rate: float | None = None
     coalesce: Coalescing = "semantic"
+    coalesce_key: str = ""
     patience: float | None = None
     timeout: float | None = None
     idempotency_key: str | None = None

@@ -69,6 +69,15 @@ class PolicyBody(Body):
     abandoned: Literal["finish", "cancel"] | None = Field(
         None, description="What happens to a call that everyone has left."
     )
+    coalesce: Literal["off", "exact", "semantic"] | None = Field(
+        None,
+        description="Which of its calls share one in flight: none, identical ones, or also those that mean the same. Where the"
+        " configuration, the route or the caller says something too, the strictest counts.",
+    )
+    shares: Literal["leader", "split", "each"] | None = Field(
+        None,
+        description="Who pays for a call that several share: who asked first, all of them in equal parts, or each of them all of it.",
+    )
     organisation: str | None = Field(None, description="Whose budgets its calls count against too.")
     zone: str | None = Field(
         None, description="Time zone of its windows, such as Europe/Berlin; new ones begin with it."

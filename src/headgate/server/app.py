@@ -28,11 +28,13 @@ from headgate.server.edge import (
     read_body,
 )
 from headgate.server.embeddings import EmbeddingsDoor
+from headgate.server.inference import InferenceDoor
 from headgate.server.statements import statement_page
 from headgate.server.stock import StockDoor
 from headgate.server.usage import query_of, usage_report
 from headgate.server.wishes import credential
 from headgate.tenants.tenants import Tenants
+from headgate.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class App:
         *,
         gateway: Gateway,
         tenants: Tenants,
+        jobs: Worker,
         limits: HttpLimits,
         management: Asgi,
         metrics: Callable[[], bytes],
@@ -60,6 +63,7 @@ class App:
         empty text when it is well."""
         self._gateway = gateway
         self._tenants = tenants
+        self._jobs = jobs
         self._limits = limits
         self._management = management
         self._metrics = metrics
@@ -69,7 +73,13 @@ class App:
         self._chat = ChatDoor(gateway, limits)
         self._embeddings = EmbeddingsDoor(gateway, limits)
         self._stock = StockDoor(gateway, limits)
-        self._doors: dict[str, tuple[str, Door]] = {"/chat": ("POST", self._chat.ask)}
+        inference = InferenceDoor(jobs, limits)
+        self._doors: dict[str, tuple[str, Door]] = {
+            "/chat": ("POST", self._chat.ask),
+            "/v2/inference/submit": ("POST", inference.submit),
+            "/v2/inference/result": ("GET", inference.result),
+            "/v2/inference/events": ("GET", inference.events),
+        }
         for prefix in ("/v1", ""):
             self._doors[f"{prefix}/chat/completions"] = "POST", self._chat.completions
             self._doors[f"{prefix}/embeddings"] = "POST", self._embeddings.embeddings
@@ -78,6 +88,10 @@ class App:
             self._doors[f"{prefix}/feedback"] = "POST", self._stock.feedback
             self._doors[f"{prefix}/usage"] = "GET", self._usage
             self._doors[f"{prefix}/statement"] = "GET", self._statement
+
+    def stop(self) -> None:
+        """The server is about to end: take no new jobs, and let go who waits for the end of one."""
+        self._jobs.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI. Lifespan is the runner's business; only HTTP is spoken here."""

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from headgate.assembly import Books, Engine
-from headgate.budget.allowance import ALERTS, Allowance, Rule, Unit, level_of, tenant_of
+from headgate.budget.allowance import ALERTS, Allowance, Rule, Unit, level_of, personal, tenant_of
 from headgate.budget.allowances import Allowances, Desk, refuse_below
 from headgate.budget.budget import Change, Changes, Statements, UsageQuery
 from headgate.budget.terms import scope_of
@@ -280,7 +280,8 @@ class Budgets:
                 if wanted.unit == "tokens":
                     spent += (row.prompt_tokens + row.completion_tokens) if live else 0
                 else:
-                    spent += row.cost if live else row.billed
+                    owed = row.cost if live else row.billed
+                    spent += owed - (row.shared if live == personal(payer.account) else 0)
         return spent
 
     async def _paying(self, payer: Payer) -> tuple[str, ...]:

@@ -38,7 +38,8 @@ class ChatDoor:
     async def completions(self, caller: Principal, scope: Scope, receive: Receive, send: Sender) -> None:
         """OpenAI's call: JSON, or SSE when the request says `stream`."""
         wishes = read_wishes(scope["headers"])
-        request = parse_chat(await read_body(scope, receive, self._limits.body), self._limits)
+        body = decode_json(await read_body(scope, receive, self._limits.body), self._limits)
+        request = parse_chat(body, self._limits)
         async with await self._gateway.chat(caller, request, wishes) as reply:
             send.request_id = reply.id
             with _NOBODY_WAITS if reply.at_hand and not request.stream else HangUp(scope):
@@ -91,9 +92,8 @@ class ChatDoor:
 _NOBODY_WAITS = contextlib.nullcontext()
 
 
-def parse_chat(body: bytes, limits: HttpLimits) -> ChatRequest:
+def parse_chat(decoded: Any, limits: HttpLimits) -> ChatRequest:
     """A chat request within the limits. Raises InvalidRequest naming the field."""
-    decoded = decode_json(body, limits)
     if isinstance(decoded, dict):
         for name, most in (("messages", limits.messages), ("tools", limits.tools)):
             items = decoded.get(name)

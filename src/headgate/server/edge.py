@@ -31,6 +31,9 @@ Header = tuple[bytes, bytes]
 WHOLE = "headgate.response.whole"
 """The ASGI extension, and the message, by which a server takes a response in one piece (protocol.py)."""
 
+STREAM = "headgate.response.stream"
+"""The message by which the same server begins a stream: status line and headers, checked and written like those of a whole response."""
+
 CALLER = "headgate.caller"
 """Where the scope of a request to the management API keeps the Principal that makes it."""
 
@@ -177,7 +180,8 @@ class Sender:
 
     async def start(self, headers: Sequence[Header]) -> None:
         """Begin a stream; the status is 200."""
-        await self({"type": "http.response.start", "status": 200, "headers": list(headers)})
+        begin = STREAM if self._at_once else "http.response.start"
+        await self({"type": begin, "status": 200, "headers": list(headers)})
 
     async def part(self, chunk: bytes) -> None:
         """Send a part of a stream."""

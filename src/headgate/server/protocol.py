@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with four manners of ours: bounded headers; errors in OpenAI's shape even where the request is so broken
-that no application sees it (two Content-Lengths, garbage, an unfinished line); an end for clients that read nothing of what they
-asked for; and a whole response in one write.
+that no application sees it (two Content-Lengths, garbage, an unfinished line); an end for clients that do not read what they asked
+for, of which no more than `MOST_WAITING` bytes and one piece wait for each; and a whole response, or the head of a stream, in one write.
 
 The last spares each of our twenty headers two regular expressions and a round through ASGI's two messages, a tenth of what a cached
 answer costs. Header values of such a response are checked here for what would end a header.
@@ -9,24 +9,32 @@ answer costs. Header values of such a response are checked here for what would e
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from headgate.model.errors import InvalidRequest
-from headgate.server.edge import HANG_UP, WHOLE, Message
+from headgate.server.edge import HANG_UP, STREAM, WHOLE, Header, Message
 
+CHUNKED: Header = (b"transfer-encoding", b"chunked")
 MOST_HEADERS = 100
 MOST_HEADER_BYTES = 65_536
+MOST_WAITING = 65_536
+"""Bytes waiting for a client from which on nothing is added, until it has taken half of them."""
+PATIENCE = 30.0
+"""Seconds that it has to do so."""
+
+log = logging.getLogger(__name__)
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its response, which may come whole. `write_patience`: seconds that a client may read nothing."""
+    """One request and its response, which may come whole."""
 
-    write_patience: ClassVar[float] = 60.0
+    patience = PATIENCE
     hung_up: Callable[[], None] | None = None
 
     def tell(self, whom: Callable[[], None] | None) -> None:
@@ -35,17 +43,31 @@ class Cycle(RequestResponseCycle):
         if whom is not None and self.disconnected:
             whom()
 
-    async def send(self, message: Message) -> None:  # type: ignore[override] # one message more than ASGI has
-        """Take an ASGI message, or `WHOLE`: status, headers and body at once."""
+    async def send(self, message: Message) -> None:  # type: ignore[override] # two messages more than ASGI has
+        """Take an ASGI message; or `WHOLE`: status, headers and body at once; or `STREAM`: status and headers of a body in chunks."""
         if self.flow.write_paused and not self.disconnected:
             await self._drained()
-        if message["type"] != WHOLE:
+        kind = message["type"]
+        if kind not in (WHOLE, STREAM):
             return await super().send(message)  # type: ignore[arg-type]
         if self.disconnected:
             return
+        if kind == STREAM:
+            self.transport.write(self._head(message, CHUNKED))
+            self.response_started = self.chunked_encoding = True
+            return
+        body = b"" if self.scope["method"] == "HEAD" else message["body"]
+        self.transport.write(self._head(message) + body)
         self.response_started = self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _head(self, message: Message, *more: Header) -> bytes:
+        """Status line and headers, with the empty line after them. Raises RuntimeError where one would end before its end."""
         parts = [STATUS_LINE[message["status"]]]
-        headers = [*self.default_headers, *message["headers"]]
+        headers = [*self.default_headers, *message["headers"], *more]
         if not self.keep_alive:
             headers.append((b"connection", b"close"))
         for name, value in headers:
@@ -54,26 +76,31 @@ class Cycle(RequestResponseCycle):
         lines = len(headers) + 1
         if head.count(b"\n") != lines or head.count(b"\r") != lines:
             raise RuntimeError("A header holds a line break.")
-        body = b"" if self.scope["method"] == "HEAD" else message["body"]
-        self.transport.write(b"%b\r\n%b" % (head, body))
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
+        return head + b"\r\n"
 
     async def _drained(self) -> None:
         """Wait until the client has read, or cut it off: what it holds, its place among them, is wanted by others."""
         try:
-            async with asyncio.timeout(self.write_patience):
+            async with asyncio.timeout(self.patience):
                 await self.flow.drain()
         except TimeoutError:
+            waiting, path, client = self.transport.get_write_buffer_size(), self.scope["path"], self.scope["client"]
+            log.warning("client %s of %s is cut off: %d bytes waited for it %g s", client, path, waiting, self.patience)
             self.transport.abort()
 
 
 class BoundedHttp(HttpToolsProtocol):
     """One connection."""
 
-    cycle_type: ClassVar[type[Cycle]] = Cycle
+    def __init__(self, *args: Any, patience: float = PATIENCE, **more: Any) -> None:
+        """`patience`: seconds that a client has to take what waits for it; the rest is uvicorn's."""
+        super().__init__(*args, **more)
+        self._patience = patience
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """A client has come."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=MOST_WAITING, low=MOST_WAITING // 2)
 
     def on_message_begin(self) -> None:
         """A request starts: nothing of its headers has been seen."""
@@ -93,8 +120,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The request is known: its task has been made but has not run yet, so its response can still learn our manner."""
         super().on_headers_complete()
-        self.cycle.__class__ = self.cycle_type
+        self.cycle.__class__ = Cycle
         cycle = cast("Cycle", self.cycle)
+        cycle.patience = self._patience
         extensions: dict[str, Any] = {WHOLE: {}, HANG_UP: cycle.tell}
         self.scope["extensions"] = extensions
 

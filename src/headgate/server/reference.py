@@ -81,6 +81,19 @@ _FEEDBACK = {
     },
     "additionalProperties": False,
 }
+_SUBMIT = {
+    "type": "object",
+    "description": "A prompt, or a chat completions request; fields not listed here are passed on.",
+    "properties": {
+        "prompt": {"type": "string"},
+        "messages": {"type": "array", "items": {"type": "object"}},
+        "model": {"type": "string", "default": "auto"},
+        "request_id": {"type": "string", "description": "An id of your own: the same under the same id is done once."},
+        "coalesce_key": {"type": "string", "description": "Only requests with the same one share a call in flight."},
+        "timeout": {"type": "number", "description": "Seconds from now on, also in the queue."},
+    },
+}
+_REQUEST_ID = {"name": "request_id", "in": "query", "required": True, "schema": {"type": "string"}}
 _MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
 _WISHES = (
     ("x-headgate-cache", "default, no-cache, no-store, only-if-cached or exact"),
@@ -99,7 +112,7 @@ _WISHES = (
     ("x-headgate-feature", "the feature of the product"),
     ("x-headgate-min-confidence", "0 to 1; may only raise the bar"),
     ("x-headgate-max-error-rate", "0 to 1; the share of wrong answers from the cache may only be lowered"),
-    ("x-headgate-coalesce", "off, exact or semantic"),
+    ("x-headgate-coalesce", "off, exact or semantic; the strictest of this, the tenant's and the route's counts"),
     ("x-headgate-timeout", "seconds that this caller waits at most"),
     ("Idempotency-Key", "a repeat under the same key gets the first answer and is paid once"),
 )
@@ -122,7 +135,7 @@ _TOLD = (
     ),
     ("x-headgate-attempts", "calls to providers"),
     ("x-headgate-fallback", "true when another model had failed before"),
-    ("x-headgate-cost-usd", "what providers are owed for this call"),
+    ("x-headgate-cost-usd", "what providers are owed for this call; nothing for one that shares another's"),
     ("x-headgate-saved-usd", "what it would have cost more without cache, coalescing and routing"),
     ("x-headgate-overhead-ms", "time that the gateway added"),
     ("x-ratelimit-limit-requests", "a minute; beside it remaining and reset"),
@@ -167,6 +180,11 @@ def _calls() -> Json:
         },
         "/v1/usage": {"get": _call("What this tenant used, saved and paid", "calls", parameters=_usage_parameters())},
         "/chat": {"post": _told(_call("Answer one question", "calls", _ASK, wishes))},
+        "/v2/inference/submit": {
+            "post": _call("Ask now, fetch the answer later", "calls", _SUBMIT, wishes, status="202")
+        },
+        "/v2/inference/result": {"get": _call("What has become of it", "calls", parameters=[_REQUEST_ID])},
+        "/v2/inference/events": {"get": _call("The same, as it happens (SSE)", "calls", parameters=[_REQUEST_ID])},
         "/healthz": {"get": _call("Is the process alive", "operation")},
         "/readyz": {"get": _call("Are the stores reachable", "operation")},
         "/metrics": {"get": _call("Prometheus metrics", "operation")},
@@ -182,12 +200,14 @@ def _usage_parameters() -> list[Json]:
     return [{"name": name, "in": "query", "description": text, "schema": {"type": "string"}} for name, text in named]
 
 
-def _call(summary: str, tag: str, body: Json | None = None, parameters: list[Json] | None = None) -> Json:
+def _call(
+    summary: str, tag: str, body: Json | None = None, parameters: list[Json] | None = None, *, status: str = "200"
+) -> Json:
     operation: Json = {
         "summary": summary,
         "tags": [tag],
         "responses": {
-            "200": {"description": "OK"},
+            status: {"description": "OK"},
             "default": _REFUSED,
         },
     }

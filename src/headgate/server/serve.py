@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -15,6 +16,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 import uvloop
@@ -26,7 +28,7 @@ from headgate.model.ids import Ids
 from headgate.server.admin import management
 from headgate.server.app import App
 from headgate.server.edge import HttpLimits
-from headgate.server.protocol import BoundedHttp
+from headgate.server.protocol import PATIENCE, BoundedHttp
 
 BACKLOG = 2_048
 KEEP_ALIVE = 75
@@ -66,6 +68,7 @@ def build_app(config: Config, engine: Engine) -> App:
     return App(
         gateway=engine.gateway,
         tenants=engine.tenants,
+        jobs=engine.jobs,
         limits=limits,
         management=management(engine),
         metrics=engine.metrics.render,
@@ -74,13 +77,17 @@ def build_app(config: Config, engine: Engine) -> App:
     )
 
 
-def http_server(app: App) -> uvicorn.Server:
-    """The uvicorn server as Headgate runs it; `await server.serve(sockets=[...])` until `server.should_exit` is set."""
+def http_server(app: App, *, slow_reader: float = PATIENCE) -> uvicorn.Server:
+    """The uvicorn server as Headgate runs it; `await server.serve(sockets=[...])` until `server.should_exit` is set.
+
+    `slow_reader`: seconds that a client may leave unread what waits for it.
+    """
     return _Server(
+        app,
         uvicorn.Config(
             app,
             loop="none",
-            http=BoundedHttp,
+            http=cast("type[asyncio.Protocol]", functools.partial(BoundedHttp, patience=slow_reader)),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -91,13 +98,13 @@ def http_server(app: App) -> uvicorn.Server:
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE,
-        )
+        ),
     )
 
 
 async def _serve(prepared: Prepared, data: Path, listener: socket.socket, announce: Announce) -> None:
     async with prepared() as config, open_engine(config, data) as engine:
-        server = http_server(build_app(config, engine))
+        server = http_server(build_app(config, engine), slow_reader=config.server.slow_reader)
         # What has been built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -110,6 +117,15 @@ async def _serve(prepared: Prepared, data: Path, listener: socket.socket, announ
 
 class _Server(uvicorn.Server):
     """Leaves the signals alone: uvicorn would raise them again at its own end, before the ledger is closed."""
+
+    def __init__(self, app: App, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let go of who waits for what may take longer than the server lives, then of the others as they end."""
+        self._app.stop()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

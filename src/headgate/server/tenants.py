@@ -15,7 +15,18 @@ from headgate.server.budgets import Budgets, Limit, Payer
 from headgate.tenants.organisations import Organisation
 from headgate.tenants.tenants import Tenants
 
-POLICY = ("allowed_models", "prefer", "tier", "abandoned", "organisation", "zone", "hit_percent", "customer")
+POLICY = (
+    "allowed_models",
+    "prefer",
+    "tier",
+    "abandoned",
+    "coalesce",
+    "shares",
+    "organisation",
+    "zone",
+    "hit_percent",
+    "customer",
+)
 """The fields of a policy that are shown beside the rates, and beside how the cache treats it."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from headgate.limits.limits import RateState
-from headgate.model.chat import Completion, Delta, Json
+from headgate.model.chat import Completion
 from headgate.model.errors import GatewayError
 from headgate.model.money import to_usd
 from headgate.reply import Reply
@@ -69,28 +69,22 @@ def completion_json(id: str, created: int, completion: Completion) -> bytes:
 
 
 async def sse(reply: Reply, created: int, *, model: str, include_usage: bool) -> AsyncIterator[bytes]:
-    """The answer as OpenAI's chunks. An answer that breaks off ends in an error event and without `[DONE]`."""
+    """The answer as OpenAI's chunks: all that there are by now in one piece. An answer that breaks off ends in an error event and
+    without `[DONE]`."""
     top = {"id": f"chatcmpl-{reply.id}", "object": "chat.completion.chunk", "created": created, "model": model}
-    head = b"data: " + encode(top)[:-1]
+    head = b"data: " + encode(top)[:-1] + b","
     tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+    between = tail + head
     try:
-        async for event in reply.events():
-            if isinstance(event, Delta):
-                yield _chunk(head, event, tail)
+        async for chunks in reply.chunks():
+            yield head + between.join(chunks) + tail
         completion = await reply.completion()
     except GatewayError as error:
         yield b"data: " + encode(error.body()) + b"\n\n"
         return
     if include_usage:
-        yield head + b',"choices":[],"usage":' + encode(completion.reported) + b"}\n\n"
+        yield head + b'"choices":[],"usage":' + encode(completion.reported) + b"}\n\n"
     yield b": " + _closing_words(reply) + b"\n\n" + DONE
-
-
-def _chunk(head: bytes, event: Delta, tail: bytes) -> bytes:
-    if event.extra:
-        extra: Json = {name: value for name, value in event.extra.items() if name not in ("id", "object")}
-        head = head + b"," + encode(extra)[1:-1] if extra else head
-    return head + b',"choices":' + encode(event.choices) + tail
 
 
 def _closing_words(reply: Reply) -> bytes:

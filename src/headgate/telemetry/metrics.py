@@ -76,6 +76,37 @@ class PrometheusSink:
         """Count a check of a served answer: `right`, `wrong`, `unknown`, `failed` or `dropped`."""
         self._series.checks.add((outcome,))
 
+    def job_wait(self, seconds: float) -> None:
+        """Count a job that has ended, by how long it had waited until it was begun."""
+        self._series.job_wait.observe(seconds)
+
+    def job_notice(self, outcome: str) -> None:
+        """Count a try to tell that a job has ended: `delivered`, `failed`, or `given_up` after the last of them."""
+        self._series.job_notices.add((outcome,))
+
+    def embeddings_call(self, deployment: str, items: int, callers: int) -> None:
+        """Count a call for embeddings that went to a provider: its inputs, and for how many callers they were."""
+        name = self._deployment(deployment)
+        self._series.embedding_inputs.observe(items, name)
+        self._series.embedding_callers.observe(callers, name)
+
+    def flight(self, *, exact: int, semantic: int, abandoned: bool, failed: bool, alone: bool) -> None:
+        """Count a flight that is over: how many joined it with the same request and with one that means the same; whether everybody left
+        before its end; whether it failed those who had joined before its first part; whether it answered `alone` after it had followed
+        another in vain."""
+        series = self._series
+        for kind, joins in (("exact", exact), ("semantic", semantic)):
+            if joins:
+                series.joins.add((kind,), joins)
+        series.joined.observe(exact + semantic)
+        for happened, counter in (
+            (abandoned, series.abandoned),
+            (failed, series.leader_failures),
+            (alone, series.twin_fallbacks),
+        ):
+            if happened:
+                counter.add()
+
     def record(self, record: CallRecord) -> None:
         """Count one finished call, together with others: many in a row cost half of as many one by one."""
         self._waiting.append(record)
@@ -109,6 +140,8 @@ class PrometheusSink:
         if record.saved > 0:
             reason = "routed" if source == "live" else source
             series.saved.add((tenant, reason), record.saved / NANO_PER_USD)
+        if source not in _LEADERS and record.usage.total_tokens:
+            series.saved_tokens.add((source,), record.usage.total_tokens)
 
     def _cache(self, record: CallRecord) -> None:
         """A hit names its tier; what every tier missed is one lookup of tier `none`. Refused calls never asked."""

@@ -18,6 +18,9 @@ from prometheus_client.utils import floatToGoString
 SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 OVERHEAD = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 LOOKUP = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+WAITS = (0.01, 0.05, 0.25, 1, 5, 15, 60, 300, 900, 3_600, 14_400)
+TOGETHER = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048)
+JOINED = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_000)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 
 GAUGES = {
@@ -32,6 +35,7 @@ GAUGES = {
     "headgate_cache_hit_accuracy": "Of the answers served by meaning that pure chance had checked, the share that was right.",
     "headgate_event_loop_lag_seconds": "How late the event loop runs what is due.",
     "headgate_flight_followers": "Callers that read another caller's flight now.",
+    "headgate_jobs": "Submitted requests that have not ended: `queued` or `in_flight`.",
     "headgate_ledger_lag_seconds": "Age of the oldest ledger write that is not yet durable.",
     "headgate_reservations_open": "Reservations neither settled nor released.",
 }
@@ -138,8 +142,35 @@ class Series:
         self.spend_rate_alerts = Counter(
             "spend_rate_alerts_total", "Tasks that became dearer than they were in the week before.", "tenant"
         )
+        self.job_wait = Histogram("job_wait_seconds", "From a request's submission until it is at work.", WAITS)
+        self.job_notices = Counter("job_notices_total", "Tries to tell that a submitted request has ended.", "outcome")
         self.checks = Counter("shadow_checks_total", "Answers served by meaning that were bought again.", "outcome")
+        self.embedding_inputs = Histogram(
+            "embedding_batch_inputs",
+            "Inputs of each call for embeddings that went to a provider.",
+            TOGETHER,
+            "deployment",
+        )
+        self.embedding_callers = Histogram("embedding_batch_callers", "Callers who shared it.", TOGETHER, "deployment")
+        self.saved_tokens = Counter(
+            "saved_tokens_total", "Tokens of answers that no provider was asked for anew, by why.", "reason"
+        )
+        self._of_flights()
+
+    def _of_flights(self) -> None:
         self.flights = Counter("flights_total", "Flights that were sent to a provider.")
+        self.joins = Counter(
+            "flight_joins_total", "Callers that joined another's flight, by what they had in common with it.", "kind"
+        )
+        self.joined = Histogram("followers_per_flight", "Callers that joined each flight.", JOINED)
+        self.abandoned = Counter("flights_abandoned_total", "Flights that everybody had left before their end.")
+        self.leader_failures = Counter(
+            "flight_leader_failures_total", "Flights that failed before their first part and others had joined."
+        )
+        self.twin_fallbacks = Counter(
+            "flight_twin_fallbacks_total",
+            "Flights that followed another, which answered the same in other words, and had to answer by themselves.",
+        )
 
     def collect(self) -> Iterator[Metric]:
         """All of them, as they are now."""

@@ -30,6 +30,8 @@ from headgate.tenants.overrides import merged, with_defaults
 FRESH_SECONDS = 2.0
 """How long an answer about a key is believed before the directory is asked again."""
 
+ENVIRONMENTS_KEY = "key_admin"
+"""The id of the key in HEADGATE_ADMIN_KEY, which no directory holds."""
 UNKNOWN_KEYS = 10_000
 """Wrong keys that are remembered, so that a client repeating one does not reach the directory each time."""
 
@@ -331,7 +333,7 @@ class Tenants:
     async def _found(self, digest: str, until: float) -> _Known | None:
         if self._admin_key is not None and hmac.compare_digest(digest, _digest(self._pepper or b"", self._admin_key)):
             account = await self._account(DEFAULT_TENANT)
-            return _Known(await self._principal(account, key="key_admin", role="admin"), None, until)
+            return _Known(await self._principal(account, key=ENVIRONMENTS_KEY, role="admin"), None, until)
         found = await self._directory.find(digest)
         if found is None or not hmac.compare_digest(found[0].digest, digest) or found[0].revoked is not None:
             return None

@@ -21,7 +21,7 @@ from headgate.budget.proof import prove
 from headgate.budget.sqlite import FOLD_EVERY, SqliteLedger
 from headgate.budget.sums import mark_of
 from headgate.model.errors import Conflict, Overloaded
-from headgate.model.money import LARGEST, Usage
+from headgate.model.money import LARGEST, Rare, Usage
 from headgate.storage.sqlite import connect, migrate
 
 NOON = 1_795_176_000.0
@@ -301,6 +301,28 @@ async def test_an_answer_from_stock_counts_at_what_it_is_billed_also_after_a_kil
         assert await ledger.balance("tenant:acme", "total") == Balance(spent=20)
         assert await ledger.balance("tenant:acme", TOKENS) == Balance()
     await second.close()
+
+
+async def test_a_shared_price_counts_once_in_common_and_in_parts_alone_also_after_a_kill(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path)
+    ann, bob = Scope("user:acme/ann", "total", 100), Scope("user:acme/bob", "total", 100)
+    led, part = hold("a", 10, user="ann"), hold("a-share", 5, user="bob")
+    await send(ledger, msgspec.structs.replace(led, scopes=(*led.scopes, ann)))
+    await ledger.reserve(msgspec.structs.replace(part, scopes=(bob,)))
+    ledger.note("a-share", Entry(tenant="acme", user="bob", source="coalesced", billed=5, shared=5))
+    rare = Usage(prompt_tokens=3, rare=Rare(searches=2))
+    ledger.settle("a", [Entry(tenant="acme", user="ann", amount=10, shared=5, usage=rare)])
+    again = ledger_at(await killed(ledger, tmp_path))
+    for one in (ledger, again):
+        for account, spent in (("tenant:acme", 10), ("user:acme/ann", 5), ("user:acme/bob", 5)):
+            assert await one.balance(account, "total") == Balance(spent=spent), account
+        (row,) = await one.usage(UsageQuery())
+        assert (row.cost, row.billed, row.shared) == (10, 10, 10)
+    await again.close()
+    await ledger.close()
+    assert rows_of(tmp_path, "detail")[-2:] == [('{"shared":5}',), ('{"searches":2,"shared":5}',)]
+    with closing(connect(tmp_path / "after" / "ledger.db")) as connection:
+        assert prove(connection).holds
 
 
 async def test_a_threshold_is_told_once_in_a_window_however_often_the_ledger_is_opened(tmp_path: Path) -> None:

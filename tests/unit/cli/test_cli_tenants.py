@@ -102,9 +102,21 @@ def test_whose_a_tenant_is_and_how_it_pays_can_be_said_and_taken_back(headgate: 
     assert [changed["policy"][name] for name in ("organisation", "customer", "zone")] == [None, None, "UTC"]
 
 
+def test_what_its_calls_share_and_who_pays_for_it_can_be_said(headgate: Headgate) -> None:
+    made = printed(headgate("tenants", "create", "acme", "--coalesce", "exact", "--shares", "split", "--json"))
+    assert (made["policy"]["coalesce"], made["policy"]["shares"]) == ("exact", "split")
+    changed = printed(headgate("tenants", "update", "acme", "--coalesce", "off", "--json"))
+    assert (changed["policy"]["coalesce"], changed["policy"]["shares"]) == ("off", "split")
+    shown = headgate("tenants", "show", "acme").output
+    assert "shares in flight  off" in shown
+    assert "shared, paid by   split" in shown
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
     [
+        (("--coalesce", "sometimes"), 2),
+        (("--shares", "nobody"), 2),
         (("--organisation", "nowhere"), 1),
         (("--zone", "Europe/Atlantis"), 1),
         (("--tpm", "many"), 2),

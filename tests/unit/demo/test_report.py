@@ -39,7 +39,7 @@ def test_an_answer_is_right_when_the_provider_says_it_to_any_wording_of_that_lab
     )
     assert report.wrong == {"lookalike_number": 1}
     assert report.lookalikes == 1
-    assert report.by_source == {"live": 1, "coalesced": 0, "exact": 1, "semantic": 2}
+    assert report.by_source == {"live": 1, "coalesced": 0, "coalesced-semantic": 0, "exact": 1, "semantic": 2}
     assert report.from_stock == 3
 
 

@@ -119,6 +119,31 @@ def test_a_follower_does_not_count_the_leaders_attempts_again() -> None:
     assert value(metrics, "saved_usd_total", tenant="acme", reason="coalesced") == pytest.approx(2.5e-6)
 
 
+@pytest.mark.parametrize("source", ["exact", "semantic", "coalesced", "coalesced-semantic"])
+def test_tokens_that_nobody_was_asked_for_are_counted_by_where_they_came_from(source: str) -> None:
+    metrics = sink()
+    metrics.record(LIVE)
+    metrics.record(msgspec.structs.replace(HIT, source=source))
+    assert value(metrics, "saved_tokens_total", reason=source) == 150
+    assert value(metrics, "saved_usd_total", tenant="acme", reason=source) == pytest.approx(2.5e-6)
+    assert value(metrics, "saved_tokens_total", reason="live") is None
+
+
+def test_flights_are_counted_with_those_who_joined_and_how_they_ended() -> None:
+    metrics = sink()
+    metrics.flight(exact=0, semantic=0, abandoned=False, failed=False, alone=False)
+    metrics.flight(exact=2, semantic=1, abandoned=True, failed=False, alone=False)
+    metrics.flight(exact=1, semantic=0, abandoned=False, failed=True, alone=True)
+    assert value(metrics, "flight_joins_total", kind="exact") == 3
+    assert value(metrics, "flight_joins_total", kind="semantic") == 1
+    assert value(metrics, "followers_per_flight_count") == 3
+    assert value(metrics, "followers_per_flight_sum") == 4
+    assert value(metrics, "followers_per_flight_bucket", le="0.0") == 1
+    assert value(metrics, "flights_abandoned_total") == 1
+    assert value(metrics, "flight_leader_failures_total") == 1
+    assert value(metrics, "flight_twin_fallbacks_total") == 1
+
+
 def test_a_refused_call_is_no_cache_lookup() -> None:
     metrics = sink()
     metrics.record(CallRecord(id="r", at=0.0, tenant="acme", route="auto", status=429, error="rate_limit_exceeded"))

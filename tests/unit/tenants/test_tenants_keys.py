@@ -245,6 +245,9 @@ async def test_overrides_follow_changed_defaults_and_can_be_taken_back(times: Ti
     assert (acme.policy.tpm, acme.policy.customer) == (5_000, "cus_1")
     acme = await tenants.update(acme.id, policy={"tpm": None, "zone": "Europe/Berlin", "hit_percent": 20})
     assert (acme.policy.tpm, acme.policy.zone, acme.policy.hit_percent) == (None, "Europe/Berlin", 20)
+    assert (acme.policy.coalesce, acme.policy.shares) == ("semantic", "leader")
+    acme = await tenants.update(acme.id, policy={"coalesce": "off", "shares": "each"})
+    assert (acme.policy.coalesce, acme.policy.shares) == ("off", "each")
     acme = await tenants.update(acme.id, policy={"rpm": None, "allowed_models": ["auto"], "tier": "low"})
     assert (acme.policy.rpm, acme.policy.allowed_models, acme.policy.tier) == (120, ("auto",), "low")
     stricter = Tenants(directory, defaults=Policy(rpm=1, concurrency=2))
@@ -270,6 +273,8 @@ async def test_overrides_follow_changed_defaults_and_can_be_taken_back(times: Ti
         ({"customer": "a\nb"}, "customer"),
         ({"customer": "x" * 256}, "customer"),
         ({"tier": "best"}, "policy"),
+        ({"coalesce": "on"}, "policy"),
+        ({"shares": "nobody"}, "policy"),
     ],
 )
 async def test_odd_policies_are_refused_naming_the_field(tenants: Tenants, policy: dict[str, Any], param: str) -> None:

@@ -1,0 +1,1 @@
+"""Jobs: what was asked for and is answered in its own time."""
