@@ -72,6 +72,7 @@ class House:
         embedder: Any = None,
         verdict: Any = None,
         reader: Any = None,
+        stage: Any = None,
         embedding_patience: float = 2.0,
         cache: CachePolicy | None = None,
         route: RoutePolicy | None = None,
@@ -92,7 +93,7 @@ class House:
         context_window: int = 128_000,
         grace: float = 1.0,
     ) -> None:
-        """`reader` tells what conversations are about; `prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default; `route`: what it
+        """`reader` tells what conversations are about; `stage` spares the embedder; `prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default; `route`: what it
         says of the cache; `ration`: what checks may cost, none by default; `judge`: who compares answers, by their letters
         by default; `learning`: what the verdict asks, where it asks any; `flights`: what else flights are told; `clock`: the time
         of durations, where it is not `time`, which passes only when the house sleeps."""
@@ -126,6 +127,7 @@ class House:
             cache or CachePolicy(),
             routes={} if route is None else {"auto": route},
             reader=reader,
+            stage=stage,
             now=now,
             patience=embedding_patience,
         )

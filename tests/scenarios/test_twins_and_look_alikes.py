@@ -12,6 +12,7 @@ import pytest
 from headgate.cache.embedders import MiniLM
 from headgate.cache.learning import Learning
 from headgate.cache.prior import Prior
+from headgate.cache.static import FirstStage, StaticEmbedder
 from headgate.cache.treatment import CachePolicy
 from headgate.cache.verdict import CalibratedVerdict
 from headgate.model.chat import ChatRequest, Event
@@ -108,7 +109,7 @@ class Telling(ScriptedProvider):
 class Square(House):
     """A gateway with what ships, and people who all ask before the provider has said a word."""
 
-    def __init__(self, model: MiniLM, *, rate: float = 0.01) -> None:
+    def __init__(self, model: MiniLM, *, rate: float = 0.01, stage: FirstStage | None = None) -> None:
         learning = Learning(error_rate=rate)
         self._model = model
         self.telling = Telling()
@@ -118,6 +119,7 @@ class Square(House):
             verdict=CalibratedVerdict(model, Prior.load(), learning),
             learning=learning,
             cache=CachePolicy(error_rate=rate),
+            stage=stage,
             embedding_patience=60.0,
             follower_patience=60.0,
         )
@@ -126,9 +128,11 @@ class Square(House):
         """By what was asked: the question that the answer was made for, and its source."""
         for text in texts:
             await self._model.embed(text)  # so that they come in this order
+        self.telling.go.clear()
         asking = [asyncio.ensure_future(self._one(text, stream=place % 2 == 1)) for place, text in enumerate(texts)]
+        wanted = len(self.telling.asked) + len(texts)
         async with asyncio.timeout(60.0):
-            while len(self.telling.asked) + self._following() < len(texts):
+            while len(self.telling.asked) + self._following() < wanted:
                 await asyncio.sleep(0)
         self.telling.go.set()
         told = await asyncio.gather(*asking)
@@ -181,11 +185,21 @@ async def test_look_alikes_in_the_same_burst_are_answered_by_themselves(model: M
 
 async def test_two_that_were_answered_side_by_side_keep_nobody_from_the_answer_of_either(model: MiniLM) -> None:
     """The third lies so near to both that each would speak against the other, had it not been seen that they resemble one another."""
-    side_by_side = ("Could you explain how I can delete my account?", "How do I permanently delete my account?")
+    side_by_side = ("Could you explain how I pay my invoice by bank transfer?", "pay invoice by bank transfer")
     house = Square(model)
-    told = await house.ask(*side_by_side, "How can I delete my account?")
+    third = "How do I pay my invoice by bank transfer?"
+    told = await house.ask(*side_by_side, third)
     assert [told[text] for text in side_by_side] == [(text, "live") for text in side_by_side]
-    assert told["How can I delete my account?"] == (side_by_side[0], "coalesced-semantic")
+    assert told[third] == (side_by_side[0], "coalesced-semantic")
+
+
+async def test_that_nothing_near_is_in_stock_keeps_nobody_from_sharing_a_call(model: MiniLM) -> None:
+    static = await asyncio.to_thread(StaticEmbedder.load)
+    house = Square(model, stage=FirstStage(static))
+    await house.ask("Where is the moon?")  # so that the place is known, and empty but for this
+    before = len(house.telling.asked)
+    await house.ask(*WORDINGS)
+    assert len(house.telling.asked) - before <= 3
 
 
 async def test_who_accepts_no_error_shares_with_nobody_who_words_it_otherwise(model: MiniLM) -> None:

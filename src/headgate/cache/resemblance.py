@@ -15,8 +15,8 @@ from headgate.cache.cache import Candidate, Judged
 from headgate.cache.kinship import Kinship
 from headgate.cache.labels import Scope
 
-SEEMS = 0.5
-"""Probability from which on one resembles another."""
+SEEMS = 0.6
+"""Probability from which on one resembles another. With less, more of a burst share an answer and more of these are wrong."""
 
 MOST = 10_000
 
