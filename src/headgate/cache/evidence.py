@@ -112,6 +112,14 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
         first = self.differences[0] if self.differences else None
         return first if first is not None and first.severity == "veto" else None
 
+    @property
+    def doubted(self) -> bool:
+        """Whether a guard objects, however mildly, that knows what it speaks of: a number, a name, a direction."""
+        return any(difference.guard not in LOOSE for difference in self.differences)
+
+
+LOOSE: Final = frozenset({"word", "order", "format", "detail"})
+"""Guards that speak of words and their places, whatever these mean: hardly a rewording has none of them."""
 
 _MEASURED: Final = Evidence.__struct_fields__[: Evidence.__struct_fields__.index("standing")]
 _READ: Final = _MEASURED.index("shared")

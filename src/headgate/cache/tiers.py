@@ -262,8 +262,8 @@ class Cache:
         id: str,
     ) -> list[Judged]:
         """Of questions in flight those whose answer may be given for this one, too: the most probable first. What is `stored` and near
-        tells where they stand. The bar is higher than for an answer from stock, for there is none yet that could be checked. Where none
-        fits, the question will be answered under this `id`, and is remembered to resemble the most probable. Never raises."""
+        tells where they stand. The bar is higher than for an answer from stock, for there is none yet that could be checked: half the
+        error rate, and no guard that knows what it speaks of may so much as doubt. Where none fits, the question will be answered under this `id`, and is remembered to resemble the most probable. Never raises."""
         if self._comparison is None:
             return []
         place, own = Scope(namespace, question.scope), {one.entry.id for one in flying}
@@ -283,9 +283,8 @@ class Cache:
         ]
         judged.sort(key=lambda one: -one.judgement.confidence)
         least = treated.min_confidence
-        fit = [
-            one for one in judged if one.judgement.serve and one.entry.id in own and one.judgement.confidence >= least
-        ]
+        served = [one for one in judged if one.judgement.serve and one.judgement.confidence >= least]
+        fit = [one for one in served if one.entry.id in own and not one.judgement.doubted]
         if not fit:
             self._resemblance.note(place, id, judged)
         return fit

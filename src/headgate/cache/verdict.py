@@ -58,6 +58,11 @@ class Judgement(msgspec.Struct, frozen=True):
     evidence: Evidence | None = None
     read: bool = True
 
+    @property
+    def doubted(self) -> bool:
+        """Whether any guard that knows what it speaks of objects, if not enough to forbid it."""
+        return self.evidence is not None and self.evidence.doubted
+
 
 class Verdict(Protocol):
     """Guarantees: the same pair among the same neighbours gets the same judgement, as long as nothing is learnt.
