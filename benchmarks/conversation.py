@@ -41,8 +41,9 @@ from headgate.cache.accuracy import interval
 from headgate.cache.cache import Entry, Hit, Vector
 from headgate.cache.conversation import about, leans, mean
 from headgate.cache.fingerprint import fingerprint
+from headgate.cache.keeping import Asked
 from headgate.cache.reading import Reader
-from headgate.cache.tiers import Asked, Cache
+from headgate.cache.tiers import Cache
 from headgate.config import Config
 from headgate.evaluation.model import completion
 from headgate.model.chat import ChatRequest

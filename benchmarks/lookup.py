@@ -33,12 +33,13 @@ from headgate.bench import Models, bench, open_models
 from headgate.cache.cache import Candidate, Hit, Miss, Question, Vector
 from headgate.cache.fingerprint import fingerprint
 from headgate.cache.guards.guards import unfit
+from headgate.cache.keeping import Asked
 from headgate.cache.labels import Scope
 from headgate.cache.learning import Learning
 from headgate.cache.prior import Prior
 from headgate.cache.reading import Reader, Reading
 from headgate.cache.shipped import SHIPPED
-from headgate.cache.tiers import Asked, Cache
+from headgate.cache.tiers import Cache
 from headgate.cache.verdict import FAR, CalibratedVerdict
 from headgate.config import Config
 from headgate.evaluation.files import read_pairs

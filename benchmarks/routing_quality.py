@@ -1,4 +1,5 @@
-"""How good are routing's features at telling which questions need the better model?
+"""How good are routing's features, and models of uplift fitted on a log, at telling which questions need the better model? How long do
+decisions take?
 
     python benchmarks/routing_quality.py FOLDER
 
@@ -10,10 +11,14 @@ Half of each set, chosen by a checksum of the prompt, is for fitting; everything
 `shipped` are the weights of `difficulty.py`; `fitted` is a logistic fit of the same features on the first half, which is
 what features of this kind could reach when they know the traffic. APGR is RouteLLM's: the mean, over all shares of
 questions sent to the better model, of the quality gained relative to always using it; random is 0.5.
+
+`uplift` is what `headgate route train` fits on the first half; `unseen` are models that judge tasks that they have not seen. What they abstain
+on goes to the better model first. At the end: the time of a decision by features, and by the nearest of 50,000 outcomes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import sys
 import time
@@ -25,9 +30,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from headgate.cache.embedders import MiniLM
+from headgate.evaluation.routing_rows import Log, read_log
+from headgate.evaluation.routing_trial import crossed, given, vectors_of
 from headgate.model.chat import ChatRequest, Message
+from headgate.model.tenancy import Policy
+from headgate.routing.deciders import Asked
 from headgate.routing.difficulty import WEIGHTS, graded, score, task_of
 from headgate.routing.features import features
+from headgate.routing.knn import KnnDecider, Neighbours
+from headgate.routing.knn_cells import quantised
+from headgate.routing.outcomes import Outcome
+from headgate.routing.route import Route
+from headgate.routing.uplift_curves import apgr, cpt
+from headgate.routing.uplift_fit import fitted as uplift
 
 PAIR = ("llama-3.1-8b-instruct", "llama-3.1-nemotron-51b-instruct")
 KEPT = 0.95
@@ -78,6 +94,71 @@ def main(folder: Path) -> None:
     """Print a table for each file."""
     for path in sorted(folder.glob("*.jsonl.gz")):
         report(path)
+        asyncio.run(learned(path))
+    timed()
+
+
+async def learned(path: Path) -> None:
+    """What models of uplift make of one file."""
+    reads = MiniLM.load()
+    try:
+        nine = path.name.startswith("nine")
+        log = read_log(path, cheap=PAIR[0] if nine else None, rich=PAIR[1] if nine else None)
+        vectors = await vectors_of(log, reads, lambda *_: lambda: None)
+    finally:
+        await reads.close()
+    first = np.array([zlib.crc32(text.encode()) & 1 == 0 for text in log.texts])
+    model = uplift(log.rows.where(first), vectors[first], reads.identity)
+    half = Log(log.rows.where(~first), log.kinds, (), vectors[~first], log.cheap, log.rich, log.read)
+    told("uplift", half, given(half, vectors[~first], model).order)
+    if len(log.kinds) > 1:
+        told("unseen", log, crossed(log, vectors, reads.identity, "task", lambda *_: lambda: None).order)
+
+
+def told(name: str, log: Log, order: Numbers) -> None:
+    """One line: APGR, and the least shares of rich calls for 50 and 80 % of the gain."""
+    figures = apgr(order, log.rows), cpt(order, log.rows, 0.5), cpt(order, log.rows, 0.8)
+    shown = "  ".join("-" if one is None else f"{one:.3f}" for one in figures)
+    print(f"  {name:<10}  {shown} (APGR, CPT50, CPT80); abstained {np.mean(order == order.max()):.1%}")
+
+
+def timed(outcomes: int = 50_000, decisions: int = 500) -> None:
+    """The time of a decision among so many outcomes of one tenant, without that of reading the question."""
+    chance, size = np.random.default_rng(7), 384
+    centres = chance.normal(size=(200, size))
+    vectors = (centres[chance.integers(200, size=outcomes)] + 0.8 * chance.normal(size=(outcomes, size))).astype(
+        np.float32
+    )
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    route = Route("auto", {"low": ("a",), "medium": ("b",), "high": ("c",)})
+    known, began = Neighbours(size), time.perf_counter()
+    for at, vector in enumerate(vectors):
+        tier = ("low", "medium", "high")[at % 3]
+        known.learn(
+            Outcome(
+                id=str(at), at=0.0, tenant="t", route="auto", candidates=route.tiers, tier=tier, propensity=1.0,  # type: ignore[arg-type]
+                vector=quantised(vector), outcome=float(at % 2), origin="feedback",
+            )
+        )  # fmt: skip
+    learning = (time.perf_counter() - began) / outcomes
+    request = ChatRequest(model="auto", messages=(Message("user", "Where is my parcel?"),))
+    asked = Asked(
+        id="c", tenant="t", user=None, policy=Policy(), route=route, request=request, seen=features(request), text="q"
+    )
+    decider, took = KnnDecider(_unread, known), []
+    for vector in vectors[chance.integers(outcomes, size=decisions)]:
+        began = time.perf_counter()
+        decider.judged(asked, vector)
+        took.append(time.perf_counter() - began)
+    print(
+        f"\nknn among {outcomes} outcomes: {np.median(took) * 1e6:.0f} us, p99 {np.quantile(took, 0.99) * 1e6:.0f} us;"
+        f" learning one {learning * 1e6:.0f} us"
+    )
+
+
+async def _unread(text: str) -> Numbers:
+    """No embedder: the vectors are at hand."""
+    raise LookupError(text)
 
 
 def report(path: Path) -> None:
@@ -86,7 +167,7 @@ def report(path: Path) -> None:
     requests = [ChatRequest(model="auto", messages=(Message("user", prompt),)) for prompt, _, _ in every]
     began = time.perf_counter()
     seen = [features(request) for request in requests]
-    decisions = [graded(one, task_of(one, image=False), "medium") for one in seen]
+    opinions = [(task_of(one, image=False), graded(one)) for one in seen]
     each = (time.perf_counter() - began) / len(every)
     train = np.array([zlib.crc32(prompt.encode()) & 1 == 0 for prompt, _, _ in every])
     test = ~train
@@ -99,8 +180,8 @@ def report(path: Path) -> None:
         "random": np.random.default_rng(7).random(len(every)),
         "oracle": rich - cheap,
     }
-    tiers = np.array([decision.tier for decision in decisions])[test]
-    abstained = np.mean([decision.confidence == 0 for decision in decisions])
+    tiers = np.array([opinion.tier or "medium" for _, opinion in opinions])[test]
+    abstained = np.mean([opinion.tier is None for _, opinion in opinions])
     shares = tuple(float(np.mean(np.isin(tiers, chosen))) for chosen in (("medium", "high"), ("high",)))
     print(
         f"\n{path.name}: {int(test.sum())} questions, always cheap {cheap[test].mean():.3f}, always rich {rich[test].mean():.3f}"

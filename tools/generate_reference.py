@@ -193,7 +193,7 @@ def _default(key: str, field: dict[str, Any], schema: dict[str, Any], *, section
     if default is None or default in ({}, [], "") or (section and isinstance(default, dict)):
         return ""
     if isinstance(default, list):
-        return f"`[{', '.join(sorted(default))}]`"
+        return f"`[{', '.join(default)}]`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 

@@ -21,7 +21,9 @@ from headgate.billing.sqlite import SqliteOutbox
 from headgate.budget.allowance import tenant_of
 from headgate.budget.allowances import Allowances, Desk, folded
 from headgate.budget.budget import Alert, Changes, Statements, UsageQuery
+from headgate.budget.estimate import measure
 from headgate.budget.journal import open_journal
+from headgate.budget.outputs import PRIOR
 from headgate.budget.prices import PriceTable
 from headgate.budget.pricing import Pricing
 from headgate.budget.reservation import Budget
@@ -40,8 +42,12 @@ from headgate.dispatch import Dispatch
 from headgate.fittings import (
     cache,
     embedder,
+    embeds_for,
     fallbacks,
     flights,
+    hedges,
+    kv_caches,
+    limits,
     log_sinks,
     patience,
     price_table,
@@ -58,13 +64,22 @@ from headgate.fittings import (
 from headgate.fittings_billing import running_pumps
 from headgate.fittings_checking import checking, learnt
 from headgate.fittings_jobs import working
-from headgate.housekeeping import Housekeeping
+from headgate.fittings_outcomes import outcomes
+from headgate.fittings_routing import add_classifier, deciders, say_breaker, template, upstream_alarm
+from headgate.housekeeping import Housekeeping, KvWatch
 from headgate.limits.limits import Limits
 from headgate.limits.memory import MemoryCounters
+from headgate.model.chat import ChatRequest
 from headgate.model.errors import Conflict
-from headgate.model.tenancy import CacheTerms, Wishes
+from headgate.model.tenancy import CacheTerms, Principal, Wishes
 from headgate.pipeline import Gateway
 from headgate.routing.breaker import Breakers
+from headgate.routing.deciders import Deciders
+from headgate.routing.explanation import Explanation as Routed
+from headgate.routing.fleet import Fleet
+from headgate.routing.outcomes import Outcome
+from headgate.routing.outcomes_keeping import Outcomes
+from headgate.routing.outcomes_sqlite import SqliteOutcomes
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Routing
 from headgate.storage.sqlite import Claim
@@ -194,6 +209,28 @@ async def explained(config: Config, one: str, other: str, *, route: str | None =
             await reads.close()
 
 
+async def routed(config: Config, request: ChatRequest, caller: Principal, *, user: str | None = None) -> Routed:
+    """What a new gateway of this configuration would do with a request, without asking any model. Raises what planning raises."""
+    served = config.answered_at("http://127.0.0.1") if config.simulated else config
+    deployments = priced(served, price_table(served))
+    routes = {name: route(name, one) for name, one in served.routes.items()}
+    asked = Routing(deployments, routes, fleet=Fleet(), fallbacks=fallbacks(served), deciders=deciders(served))
+    size = measure(request)
+    return await asked.explain(request, caller, user=user, likely=size.likely, most=size.most, expected=PRIOR)
+
+
+async def routing_outcomes(config: Config, data: Path) -> list[Outcome]:
+    """What came of the calls of routes with tiers, oldest first; also beside a running server."""
+    path = _beside(config, data, "routing")
+    if not path.exists():
+        return []
+    kept = await SqliteOutcomes.open(path)
+    try:
+        return kept.past()
+    finally:
+        await kept.close()
+
+
 @asynccontextmanager
 async def open_gateway(config: Config | None = None, data: Path | None = None) -> AsyncIterator[Gateway]:
     """Open the engine in this process, for `reply = await gateway.chat(caller, request)`.
@@ -214,7 +251,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
     """
     data.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
-        prices = price_table(config)
+        prices, words = price_table(config), template(config)
         deployments = priced(config, prices)
         routes = {name: route(name, one) for name, one in config.routes.items()}
         metrics = PrometheusSink(routes=routes, deployments=deployments)
@@ -228,9 +265,11 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         budget = Budget(ledger, allowances, census=tenants)
         admin_key = await tenants.ensure_admin()
         store, lessons = await _stock(config, data), await learnt(config, _beside(config, data, "labels"))
-        breakers = Breakers(on_change=_say_breaker)
-        dispatch = Dispatch(providers, breakers, RetryBudget(), patience(config))
-        routing = Routing(deployments, routes, breakers=breakers, fallbacks=fallbacks(config))
+        fleet = Fleet(Breakers(on_change=say_breaker), limits(config), on_alarm=upstream_alarm(metrics))
+        dispatch = Dispatch(providers, fleet, RetryBudget(), patience(config), hedges=hedges(config))
+        asked = deciders(config)
+        routing = Routing(deployments, routes, fleet=fleet, fallbacks=fallbacks(config), deciders=asked)
+        add_classifier(asked, config, words, routing=routing, budget=budget, dispatch=dispatch, tell=metrics.classifier)
         reads = await loading
         stack.push_async_callback(_let_go, reads)
         compares = await embedder(config, reads) or remote_embedder(config, dispatch, budget, prices)
@@ -253,6 +292,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
                 dispatch=dispatch,
                 tell=metrics.shadow_check,
             ),
+            outcomes=await _outcomes(config, data, routing, asked, compares),
             sharing=sharing(config),
             refuse_unpriced=config.budget.unpriced == "refuse",
         )
@@ -267,11 +307,22 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         desk, beside = Desk(allowances, ledger, ledger), _beside(config, data, "jobs")
         jobs = await stack.enter_async_context(working(config, beside, gateway, tenants, metrics))
         engine = Engine(gateway, tenants, metrics, admin_key, desk, pricing, outbox, jobs)
-        pumps = running_pumps(config, data, tail=tail, outbox=outbox, tenants=tenants, metrics=metrics)
-        await stack.enter_async_context(pumps)
-        rounds = Housekeeping(gateway, tenants, metrics, ledger, tail, pricing=pricing, jobs=jobs).run()
-        stack.push_async_callback(_stopped, asyncio.create_task(rounds))
+        await _attended(stack, config, data, engine, ledger=ledger, tail=tail)
         yield engine
+
+
+async def _attended(
+    stack: AsyncExitStack, config: Config, data: Path, engine: Engine, *, ledger: SqliteLedger, tail: Tail
+) -> None:
+    """Begin what goes on beside the calls of an engine until the stack is left."""
+    tenants, metrics = engine.tenants, engine.metrics
+    pumps = running_pumps(config, data, tail=tail, outbox=engine.outbox, tenants=tenants, metrics=metrics)
+    await stack.enter_async_context(pumps)
+    rounds = Housekeeping(
+        engine.gateway, tenants, metrics, ledger, tail, pricing=engine.pricing, jobs=engine.jobs
+    ).run()
+    stack.push_async_callback(_stopped, asyncio.create_task(rounds))
+    await stack.enter_async_context(KvWatch(kv_caches(config), engine.gateway.dispatch.fleet, metrics))
 
 
 async def _tiers(
@@ -280,6 +331,13 @@ async def _tiers(
     """The cache, with its files read off the event loop."""
     judges = await asyncio.to_thread(verdict, reads, learning)
     return cache(config, store, compares, judges, reads=reads, static=await static_table(config))
+
+
+async def _outcomes(
+    config: Config, data: Path, routing: Routing, asked: Deciders, embeds: Embedder | None
+) -> Outcomes | None:
+    path, sees = _beside(config, data, "routing"), embeds_for(config)
+    return await outcomes(config, path, routing=routing, deciders=asked, embeds=embeds, sees=sees)
 
 
 def _pricing(config: Config, prices: PriceTable, ledger: SqliteLedger, routing: Routing) -> Pricing:
@@ -336,7 +394,3 @@ def _alarm(metrics: PrometheusSink) -> Callable[[Alert], None]:
         metrics.budget_alert(tenant_of(alert.account), kind_of(alert.window), alert.percent)
 
     return tell
-
-
-def _say_breaker(name: str, before: str, after: str) -> None:
-    log.warning("breaker of %s: %s -> %s", name, before, after)

@@ -22,10 +22,11 @@ from headgate.cache.cache import Entry, Hit, Judged, Miss, Question, Selection
 from headgate.cache.checks import Checks
 from headgate.cache.health import Health
 from headgate.cache.judge import Case, Judge
+from headgate.cache.keeping import Asked
 from headgate.cache.labels import Label, LabelLog, Origin, Scope, Served
 from headgate.cache.learning import Learning
 from headgate.cache.recent import Recent
-from headgate.cache.tiers import Asked, Cache
+from headgate.cache.tiers import Cache
 from headgate.cache.treatment import Treatment
 from headgate.coalesce.trail import Trail
 from headgate.dispatch import Dispatch

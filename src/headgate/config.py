@@ -17,19 +17,20 @@ from pydantic_core import core_schema
 from headgate.config_billing import AlertsConfig, SinkConfig
 from headgate.config_cache import CacheConfig, ChecksConfig
 from headgate.config_inference import InferenceConfig
+from headgate.config_providers import ProviderConfig
+from headgate.config_routing import RoutingConfig
 from headgate.config_sections import (
     BudgetConfig,
     CoalesceConfig,
     DispatchConfig,
     ModelConfig,
     PriceConfig,
-    ProviderConfig,
     RouteConfig,
     ServerConfig,
     StorageConfig,
     TelemetryConfig,
-    TenantDefaults,
 )
+from headgate.config_tenants import TenantDefaults
 from headgate.config_units import Section, problem
 
 __all__ = [
@@ -46,6 +47,7 @@ class Config(Section):
     providers: dict[str, ProviderConfig] = Field(default={}, description="Servers that answer, by a name of your own.")
     models: dict[str, ModelConfig] = Field(default={}, description="Models that can be called, by their public name.")
     routes: dict[str, RouteConfig] = Field(default={}, description="Public model names that choose between models.")
+    routing: RoutingConfig = Field(default=RoutingConfig(), description="What all routes share that choose.")
     prices: dict[str, PriceConfig] = Field(
         default={}, description="Prices that replace the built-in ones, by `provider/model`."
     )
@@ -78,6 +80,10 @@ class Config(Section):
             if self.cache.semantic.mode == "off" and route.cache.mode in ("on", "shadow"):
                 text = "cache.semantic.mode is off for all; turn it on there, and off where it is not wanted"
                 raise problem(("routes", name, "cache", "mode"), text)
+            if "classifier" in route.deciders and self.routing.classifier is None:
+                raise problem(
+                    ("routes", name, "deciders"), "there is no classifier; say which model under routing.classifier"
+                )
         for name in self.billing:
             if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name) or name == "alerts":
                 raise problem(("billing", name), "a sink's name is letters, digits, - and _, and not `alerts`")
@@ -92,12 +98,16 @@ class Config(Section):
         for route, leads in self.routes.items():
             for path, name in leads.names():
                 yield ("routes", route, *path), name, self.models, "model"
+            if leads.condenser is not None:
+                yield ("routes", route, "condenser"), leads.condenser, self.models, "model"
         embedder = self.cache.semantic.remote
         if embedder is not None:
             yield ("cache", "semantic", "embedder", "provider"), embedder.provider, self.providers, "provider"
         judge = self.cache.semantic.checks.judge
         if judge not in ("exact", "embedding"):
             yield ("cache", "semantic", "checks", "judge"), judge, self.models, "model"
+        if self.routing.classifier is not None:
+            yield ("routing", "classifier", "model"), self.routing.classifier.model, self.models, "model"
         for priced in self.prices:
             yield ("prices", priced), priced.partition("/")[0], self.providers, "provider"
 

@@ -9,25 +9,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainSerializer, SecretStr, model_validator
+from pydantic import Field, PlainSerializer, model_validator
 
 from headgate.budget.pricing import checked_price
 from headgate.config_cache import RouteCacheConfig
-from headgate.config_units import Cap, Duration, OffWord, Section, Size, Usd, problem
+from headgate.config_routing import RuleConfig, StickConfig, Ways, twice
+from headgate.config_tenants import CoalesceMode, Region
+from headgate.config_units import Duration, OffWord, Section, Size, Usd, problem
 from headgate.model.errors import InvalidRequest
 from headgate.model.money import KINDS, Price
 from headgate.model.money import Tier as PriceTier
-from headgate.model.tenancy import Caps, Policy
-from headgate.model.zones import zone_of
-from headgate.providers.egress import origin_of
 
 Tier = Literal["low", "medium", "high"]
 Task = Literal["chat", "reasoning", "code", "vision"]
 Capability = Literal["tools", "vision", "json"]
 Capabilities = Annotated[frozenset[Capability], PlainSerializer(sorted, when_used="json")]
-Names = Annotated[tuple[str, ...], Field(min_length=1)]
+DeciderName = Literal["rules", "features", "knn", "classifier"]
+Names = Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
+"""Names, best first; a list among them is a pool, whose members stand for each other."""
 
-BASE_URLS = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com/v1"}
+_TIERS = ("low", "medium", "high")
 
 
 class LimitsConfig(Section):
@@ -76,65 +77,6 @@ class StorageConfig(Section):
     def path(self, directory: Path) -> Path:
         """The database file, given the data directory."""
         return directory / self.url.partition(":///")[2]
-
-
-class TimeoutsConfig(Section):
-    """How long one attempt at a provider may be silent."""
-
-    connect: Duration = Field(default=5.0, description="Until the connection stands.", gt=0)
-    first_byte: Duration = Field(default=60.0, description="Until the answer begins.", gt=0)
-    idle: Duration = Field(default=60.0, description="Between two pieces of the answer.", gt=0)
-
-
-class BatchConfig(Section):
-    """How much of one tenant's calls for embeddings goes to a provider together."""
-
-    items: int = Field(
-        default=32,
-        description="Most inputs of a call that several share; with 1 every call goes by itself.",
-        ge=1,
-        le=2_048,
-    )
-    tokens: int = Field(default=100_000, description="Most tokens of it, as estimated.", gt=0)
-    delay: Duration = Field(
-        default=0.002,
-        description="How long an input waits for others at most while a call is under way; the first one never waits.",
-        ge=0,
-        le=1,
-    )
-
-
-class ProviderConfig(Section):
-    """A server that speaks OpenAI's or Anthropic's wire format."""
-
-    kind: Literal["openai", "anthropic"] = Field(description="Wire format.")
-    base_url: str = Field(
-        default="",
-        description="Where its API is, up to what every path begins with."
-        f" Default: {BASE_URLS['openai']} or {BASE_URLS['anthropic']}, by kind.",
-    )
-    api_key: SecretStr | None = Field(
-        default=None, description="Its API key; take it from the environment: ${OPENAI_API_KEY}."
-    )
-    headers: dict[str, SecretStr] = Field(default={}, description="Further headers of every request to it.")
-    allow_private: bool = Field(default=False, description="Allow addresses of this machine and of private networks.")
-    timeouts: TimeoutsConfig = Field(default=TimeoutsConfig(), description="How long it may be silent.")
-    embeddings: BatchConfig = Field(default=BatchConfig(), description="Which calls for embeddings share one.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _address(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not value.get("base_url") and value.get("kind") in BASE_URLS:
-            return {**value, "base_url": BASE_URLS[value["kind"]]}
-        return value
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        try:
-            origin_of(self.base_url, allow_private=self.allow_private)
-        except ValueError as error:
-            raise problem(("base_url",), str(error)) from None
-        return self
 
 
 class RatesConfig(Section):
@@ -218,23 +160,84 @@ class ModelConfig(Section):
     )
     capabilities: Capabilities = Field(default=frozenset({"tools", "json"}), description="What it can do.")
     price: PriceConfig | None = Field(default=None, description="What it costs. Default: the built-in price table.")
+    weight: float = Field(
+        default=1.0, description="Its share of the calls where it is one of several in a pool.", gt=0, le=1_000
+    )
+    rpm: int | None = Field(
+        default=None,
+        description="Requests a minute that it is sent at most. Default: as its provider's answers say.",
+        gt=0,
+    )
+    tpm: int | None = Field(
+        default=None,
+        description="Tokens a minute, counted as prompt and longest answer until the answer is there."
+        " Default: as its provider's answers say.",
+        gt=0,
+    )
+    concurrency: int = Field(
+        default=10_000, description="Calls that it is sent at a time at most; how many it bears is found out.", gt=0
+    )
+    region: Region | None = Field(
+        default=None, description="Where it works on what it is sent. Default: as its provider's `region` says."
+    )
     fallbacks: tuple[str, ...] = Field(
         default=(), description="Names under `models` to try in its place when it fails and was asked for by name."
     )
 
 
-CoalesceMode = Annotated[Literal["semantic", "exact", "off"], OffWord]
-
-
 class RouteConfig(Section):
     """A public model name that leads to models: one list, or one for each tier of difficulty."""
 
-    models: Names | None = Field(default=None, description="Names under `models`, best first. Either this or `tiers`.")
+    models: Names | None = Field(
+        default=None,
+        description="Names under `models`, best first. A list in the place of a name is a pool: its models stand for each other and"
+        " share the calls by weight, latency and load. Either this or `tiers`.",
+    )
     tiers: dict[Tier, Names] | None = Field(default=None, description="Such a list for each of low, medium and high.")
     tasks: dict[Task, Names] = Field(
         default={}, description="Models that go first for chat, reasoning, code or vision."
     )
     default_tier: Tier = Field(default="medium", description="The tier of a question that the router cannot judge.")
+    deciders: tuple[DeciderName, ...] = Field(
+        default=("rules", "features"),
+        description="Who is asked which tier a question deserves, the cheapest first: `rules`, `features`, `knn`, `classifier`. The first"
+        " that is sure decides.",
+    )
+    rules: tuple[RuleConfig, ...] = Field(
+        default=(), description="What is known beforehand: the first rule that fits decides."
+    )
+    ceiling: Tier = Field(
+        default="high",
+        description="The highest tier that a guess may choose; rules, a tenant's own tier and fallbacks may go above it.",
+    )
+    explore: float = Field(
+        default=0.01,
+        description="Share of its questions that go to another tier by chance, so that what comes of them can be compared. Never where a"
+        " person has chosen, nor above the ceiling. 0: none.",
+        ge=0,
+        le=0.2,
+    )
+    uplift: Path | None = Field(
+        default=None,
+        description="A file that `headgate route train` has written: what `knn` believes before a tenant's own outcomes count.",
+    )
+    stick: StickConfig = Field(default=StickConfig(), description="How conversations keep to a tier and to a model.")
+    overflow: Ways = Field(
+        default=("larger",),
+        description="What is done about a prompt that takes more than 80 % of a model's window, in this order: `larger` lets a model go first"
+        " that has more room, `prune` leaves out the oldest turns, `condense` puts a summary in their place (or prunes them), `refuse`"
+        " is an error. What still fits is sent whole where nothing else is left.",
+    )
+    condenser: str | None = Field(
+        default=None, description="The name under `models` that writes these summaries, at the caller's expense."
+    )
+    hedge: float = Field(
+        default=0.0,
+        description="Share of its calls, 0 to 1, that may be made twice: when an answer takes longer to begin than 95 % of the last ones,"
+        " the next model is asked beside the first, whoever begins first answers, and both are paid. 0: never.",
+        ge=0,
+        le=1,
+    )
     cache: RouteCacheConfig = Field(
         default=RouteCacheConfig(), description="How the cache treats its calls, where that differs from `cache`."
     )
@@ -246,18 +249,48 @@ class RouteConfig(Section):
     def _either(self) -> Self:
         if bool(self.models) == bool(self.tiers):
             raise problem((), "needs either models or tiers")
-        if self.models and "default_tier" in self.model_fields_set:
-            raise problem(("default_tier",), "needs tiers, and this route has none")
+        if (self.condenser is None) == ("condense" in self.overflow):
+            raise problem(("condenser",), "is a model where overflow says condense, and nowhere else")
+        for name in ("default_tier", "deciders", "rules", "ceiling", "explore", "uplift"):
+            if self.models and name in self.model_fields_set:
+                raise problem((name,), "needs tiers, and this route has none")
+        if _TIERS.index(self.default_tier) > _TIERS.index(self.ceiling):
+            raise problem(("ceiling",), "is below the default_tier")
+        for name, names in (("deciders", self.deciders), ("rules", tuple(rule.name for rule in self.rules))):
+            if (index := twice(names)) is not None:
+                raise problem((name, index), f"'{names[index]}' comes twice")
+        if self.rules and "rules" not in self.deciders:
+            raise problem(("rules",), "are not asked; add rules to deciders")
+        if self.uplift is not None and "knn" not in self.deciders:
+            raise problem(("uplift",), "is what knn knows; add knn to deciders")
         return self
 
     def names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Every model this route names, with where it does."""
-        for index, name in enumerate(self.models or ()):
-            yield ("models", index), name
+        for at, name in _each(self.models or ()):
+            yield ("models", *at), name
         for key, lists in (("tiers", self.tiers or {}), ("tasks", self.tasks)):
             for kind, names in lists.items():
-                for index, name in enumerate(names):
-                    yield (key, kind, index), name
+                for at, name in _each(names):
+                    yield (key, kind, *at), name
+
+    def pools(self) -> tuple[tuple[str, ...], ...]:
+        """The models that stand for each other, wherever this route says so."""
+        lists = (self.models or (), *(self.tiers or {}).values(), *self.tasks.values())
+        return tuple(dict.fromkeys(entry for names in lists for entry in names if isinstance(entry, tuple)))
+
+
+def flat(names: Names) -> tuple[str, ...]:
+    """The names, those of pools among them."""
+    return tuple(name for _, name in _each(names))
+
+
+def _each(names: Names) -> Iterator[tuple[tuple[int, ...], str]]:
+    for index, entry in enumerate(names):
+        if isinstance(entry, str):
+            yield (index,), entry
+        else:
+            yield from (((index, place), name) for place, name in enumerate(entry))
 
 
 class CoalesceConfig(Section):
@@ -289,6 +322,10 @@ class DispatchConfig(Section):
     """How long and how often a call is tried."""
 
     total: Duration = Field(default=600.0, description="A whole call, all attempts together.", gt=0)
+    attempts: int = Field(default=3, description="Tries of a call at most, at all models together.", ge=1, le=10)
+    line: Duration = Field(
+        default=1.0, description="How long a busy model is waited for before the next is asked.", ge=0
+    )
     retries: int = Field(
         default=1, description="Further tries at the same model, within a budget shared by all calls.", ge=0, le=10
     )
@@ -296,74 +333,6 @@ class DispatchConfig(Section):
     longest_wait: Duration = Field(
         default=5.0, description="A provider that asks for a longer wait is not waited for.", gt=0
     )
-
-
-class CapsConfig(Section):
-    """Most that a tenant may spend in each calendar window (UTC), in USD; `none` is no cap."""
-
-    hour: Cap = Field(default=10 * 10**9, description="In an hour.")
-    day: Cap = Field(default=None, description="In a day.")
-    week: Cap = Field(default=None, description="In a week, from Monday on.")
-    month: Cap = Field(default=None, description="In a month.")
-    total: Cap = Field(default=None, description="Ever.")
-
-
-class TenantDefaults(Section):
-    """What a new tenant gets when nothing else is said."""
-
-    budget: CapsConfig = Field(default=CapsConfig(), description="Caps in USD.")
-    rpm: int = Field(default=120, description="Requests a minute.", gt=0)
-    tpm: int | None = Field(default=None, description="Tokens a minute. Default: no limit.", gt=0)
-    zone: str = Field(default="UTC", description="Time zone of its calendar windows, such as Europe/Berlin.")
-    hit_percent: int = Field(
-        default=0,
-        description="What it pays for an answer from the cache or of a shared call, in percent of what the call would have cost.",
-        ge=0,
-        le=1_000,
-    )
-    concurrency: int = Field(default=50, description="Requests at the same time.", gt=0)
-    allowed_models: tuple[str, ...] | None = Field(
-        default=None, description="Models and routes it may use. Default: all."
-    )
-    abandoned: Literal["finish", "cancel"] = Field(
-        default="finish",
-        description="When everyone who waited has left: `finish` the call and keep its answer, or `cancel` it.",
-    )
-    coalesce: CoalesceMode = Field(
-        default="semantic",
-        description="Which of its calls share one in flight, where that is stricter than `coalesce.mode`.",
-    )
-    shares: Literal["leader", "split", "each"] = Field(
-        default="leader",
-        description="Who pays for a call that several of its callers share: the `leader`, who asked first; all of them, in equal parts"
-        " (`split`); or `each` of them all of it.",
-    )
-
-    @model_validator(mode="after")
-    def _somewhere(self) -> Self:
-        try:
-            zone_of(self.zone)
-        except ValueError as error:
-            raise problem(("zone",), str(error)) from None
-        return self
-
-    def caps(self) -> Caps:
-        """The budgets of a tenant for which nothing else was said."""
-        return Caps(**{window: getattr(self.budget, window) for window in Caps.__struct_fields__})
-
-    def policy(self) -> Policy:
-        """The same as the policy of a tenant."""
-        return Policy(
-            rpm=self.rpm,
-            tpm=self.tpm,
-            concurrency=self.concurrency,
-            zone=self.zone,
-            hit_percent=self.hit_percent,
-            allowed_models=self.allowed_models,
-            abandoned=self.abandoned,
-            coalesce=self.coalesce,
-            shares=self.shares,
-        )
 
 
 class TelemetryConfig(Section):

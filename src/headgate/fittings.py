@@ -29,17 +29,23 @@ from headgate.coalesce.sharing import Sharing
 from headgate.coalesce.trail import Trail
 from headgate.config import Config, ModelConfig, ProviderConfig, RouteConfig
 from headgate.config_cache import LocalEmbedderConfig
+from headgate.config_sections import flat
 from headgate.dispatch import Dispatch, Patience
 from headgate.model.deployment import Deployment
 from headgate.model.ids import Ids
+from headgate.model.tenancy import Policy
 from headgate.providers.anthropic import Anthropic
 from headgate.providers.batched import Batched
 from headgate.providers.endpoint import Endpoint
 from headgate.providers.http import Timeouts
+from headgate.providers.kv_cache import KvCache
 from headgate.providers.lanes import Bounds
+from headgate.providers.litellm import LiteLLM
 from headgate.providers.openai import OpenAI
 from headgate.providers.provider import Provider
+from headgate.routing.fleet import Limits
 from headgate.routing.plan import embedding_plan
+from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Route
 from headgate.telemetry.log import LogSink
 from headgate.telemetry.telemetry import Sink
@@ -52,6 +58,8 @@ log = logging.getLogger(__name__)
 PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {"openai": OpenAI, "anthropic": Anthropic}
 EMBEDDING_SECONDS = 2.0
 """How long a provider may take to embed a question. It is not waited for as long as the built-in model, which is only busy when it is late."""
+HEDGE_SECONDS = 60.0
+"""Time over which the share of calls that were made twice is reckoned."""
 
 
 def price_table(config: Config) -> PriceTable:
@@ -64,7 +72,10 @@ def price_table(config: Config) -> PriceTable:
 
 def priced(config: Config, prices: PriceTable) -> dict[str, Deployment]:
     """All models of a configuration, at their present prices."""
-    return {name: deployment(name, model, prices) for name, model in config.models.items()}
+    return {
+        name: deployment(name, model, prices, config.providers[model.provider].region)
+        for name, model in config.models.items()
+    }
 
 
 def priced_by(config: Config) -> dict[str, tuple[str, str]]:
@@ -72,8 +83,8 @@ def priced_by(config: Config) -> dict[str, tuple[str, str]]:
     return {name: (model.provider, model.model or name) for name, model in config.models.items()}
 
 
-def deployment(name: str, model: ModelConfig, prices: PriceTable) -> Deployment:
-    """A model that can be called, with its price, and its window as configured, else as listed."""
+def deployment(name: str, model: ModelConfig, prices: PriceTable, region: str | None) -> Deployment:
+    """A model that can be called, with its price, and its window as configured, else as listed; `region` is its provider's."""
     upstream = model.model or name
     listed = prices.listing(model.provider, upstream, name)
     window = model.context_window
@@ -88,15 +99,38 @@ def deployment(name: str, model: ModelConfig, prices: PriceTable) -> Deployment:
         context_window=window,
         max_output=model.max_output,
         capabilities=frozenset(model.capabilities),
+        region=model.region or region,
     )
 
 
 def route(name: str, route: RouteConfig) -> Route:
     """A public name; one list of models serves all tiers."""
+    tasks = {task: flat(names) for task, names in route.tasks.items()}
     if route.tiers is not None:
-        return Route(name, dict(route.tiers), dict(route.tasks), route.default_tier)
-    models = route.models or ()
-    return Route(name, {"low": models, "medium": models, "high": models}, dict(route.tasks))
+        tiers = {tier: flat(names) for tier, names in route.tiers.items()}
+        return Route(
+            name,
+            tiers,
+            tasks,
+            route.default_tier,
+            route.deciders,
+            pools=route.pools(),
+            explore=route.explore,
+            ceiling=route.ceiling,
+            stick=route.stick.idle,
+            overflow=route.overflow,
+            condenser=route.condenser,
+        )
+    models = flat(route.models or ())
+    return Route(
+        name,
+        {"low": models, "medium": models, "high": models},
+        tasks,
+        pools=route.pools(),
+        stick=route.stick.idle,
+        overflow=route.overflow,
+        condenser=route.condenser,
+    )
 
 
 def fallbacks(config: Config) -> dict[str, tuple[str, ...]]:
@@ -105,8 +139,21 @@ def fallbacks(config: Config) -> dict[str, tuple[str, ...]]:
 
 
 def provider(name: str, one: ProviderConfig, tell: Callable[[str, int, int], None]) -> Provider:
-    """The adapter of a provider's kind, which puts calls for embeddings together; `tell` hears of each of these, as `Batched` says."""
-    endpoint = Endpoint(
+    """The adapter of a provider's kind, which puts calls for embeddings together; `tell` hears of each of these, as `Batched` says. Raises
+    ValueError where it cannot be used."""
+    bounds = Bounds(items=one.embeddings.items, tokens=one.embeddings.tokens, delay=one.embeddings.delay)
+    return Batched(_adapter(name, one), bounds, weigh=lambda given: measure_input(given).likely, tell=tell)
+
+
+def _adapter(name: str, one: ProviderConfig) -> Provider:
+    if one.kind == "litellm":
+        return LiteLLM(endpoint(name, one), options={key: it.get_secret_value() for key, it in one.options.items()})
+    return PROVIDERS[one.kind](endpoint(name, one))
+
+
+def endpoint(name: str, one: ProviderConfig) -> Endpoint:
+    """Where a provider is and how it is spoken to."""
+    return Endpoint(
         name=name,
         base_url=one.base_url,
         api_key=None if one.api_key is None else one.api_key.get_secret_value(),
@@ -114,15 +161,47 @@ def provider(name: str, one: ProviderConfig, tell: Callable[[str, int, int], Non
         allow_private=one.allow_private,
         timeouts=Timeouts(connect=one.timeouts.connect, first_byte=one.timeouts.first_byte, idle=one.timeouts.idle),
     )
-    said = one.embeddings
-    bounds = Bounds(items=said.items, tokens=said.tokens, delay=said.delay)
-    return Batched(PROVIDERS[one.kind](endpoint), bounds, weigh=lambda given: measure_input(given).likely, tell=tell)
 
 
 def patience(config: Config) -> Patience:
     """How long and how often calls are tried."""
     asked = config.dispatch
-    return Patience(total=asked.total, retries=asked.retries, backoff=asked.backoff, longest_wait=asked.longest_wait)
+    return Patience(
+        total=asked.total,
+        attempts=asked.attempts,
+        retries=asked.retries,
+        backoff=asked.backoff,
+        longest_wait=asked.longest_wait,
+        line=asked.line,
+    )
+
+
+def limits(config: Config) -> dict[str, Limits]:
+    """How much each model is given."""
+    return {
+        name: Limits(weight=one.weight, rpm=one.rpm, tpm=one.tpm, concurrency=one.concurrency)
+        for name, one in config.models.items()
+    }
+
+
+def hedges(config: Config) -> dict[str, RetryBudget]:
+    """Which routes may make calls twice, and how many of them."""
+    return {
+        name: RetryBudget(share=one.hedge, reserve_per_second=0.0, seconds=HEDGE_SECONDS)
+        for name, one in config.routes.items()
+        if one.hedge
+    }
+
+
+def kv_caches(config: Config) -> dict[KvCache, dict[str, str]]:
+    """The servers whose memory for prompts is watched, each with its models: public names by the server's own."""
+    return {
+        KvCache(endpoint(name, one)): {
+            public: model.model or public for public, model in config.models.items() if model.provider == name
+        }
+        for name, one in config.providers.items()
+        if one.kv_metrics
+    }
 
 
 def flights(config: Config, tell: Callable[..., None]) -> Flights:
@@ -176,9 +255,19 @@ def cache(
         routes=route_policies(config),
         reader=reads,
         stage=None if static is None else first_stage(static),
+        sees=embeds_for(config),
         now=now,
         patience=patience,
     )
+
+
+def embeds_for(config: Config) -> Callable[[Policy], bool]:
+    """Whether the embedder may see what a tenant of a policy asks: one in this process always, a provider's where that works."""
+    remote = config.cache.semantic.remote
+    if remote is None:
+        return lambda _: True
+    region = config.providers[remote.provider].region
+    return lambda policy: policy.admits(region)
 
 
 def first_stage(static: StaticEmbedder) -> FirstStage:

@@ -24,8 +24,8 @@ from headgate.budget.tail import Fork, Posted, Tail
 from headgate.config import Config, SinkConfig
 from headgate.model.errors import Conflict, NotFound, UpstreamError
 from headgate.providers.egress import origin_of
-from headgate.providers.failures import retry_after
 from headgate.providers.http import Http, Timeouts
+from headgate.providers.quotas import retry_after
 from headgate.telemetry.metrics import PrometheusSink
 from headgate.tenants.tenants import Tenants
 

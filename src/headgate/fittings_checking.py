@@ -26,7 +26,7 @@ from headgate.dispatch import Dispatch
 from headgate.model.chat import ChatRequest
 from headgate.model.errors import ModelNotAllowed
 from headgate.model.ids import Ids
-from headgate.model.tenancy import Policy
+from headgate.model.tenancy import OPERATOR, Policy, Principal
 from headgate.routing.routing import Routing
 
 JUDGE_SECONDS = 20.0
@@ -105,7 +105,8 @@ def model_judge(
         except ModelNotAllowed:
             return None
         size, trail = measure(request), Trail()
-        plan = routing.plan(routing.decide(request, policy), policy, request, likely=size.likely, most=size.most)
+        decision = await routing.decide(request, Principal(tenant=OPERATOR, policy=policy))
+        plan = routing.plan(decision, policy, request, likely=size.likely, most=size.most)
         bracket = budget.for_operator(new_id(), feature="cache-judge", ceiling=plan.ceiling)
         try:
             async with asyncio.timeout(JUDGE_SECONDS), bracket as reservation:

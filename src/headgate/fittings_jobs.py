@@ -20,8 +20,8 @@ from headgate.model.ids import Ids
 from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
 from headgate.providers.egress import origin_of
-from headgate.providers.failures import retry_after
 from headgate.providers.http import Http, Timeouts
+from headgate.providers.quotas import retry_after
 from headgate.telemetry.metrics import PrometheusSink
 from headgate.tenants.tenants import ENVIRONMENTS_KEY, Tenants
 from headgate.worker import Callers, Worker

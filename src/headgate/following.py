@@ -205,7 +205,7 @@ class _Pouring:
 
 def _promising(leader: Flight) -> bool:
     """Whether a flight of which something is known now may have an answer for those who mean the same."""
-    if leader.error is not None or leader.trail.personal:
+    if leader.error is not None or leader.trail.personal or leader.trail.shortened:
         return False
     return leader.completion is None or for_others(leader.completion)
 

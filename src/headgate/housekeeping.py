@@ -6,8 +6,10 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -18,6 +20,8 @@ from headgate.budget.sqlite import SqliteLedger
 from headgate.budget.tail import Tail
 from headgate.budget.windows import window_id
 from headgate.pipeline import Gateway
+from headgate.providers.kv_cache import ANY_MODEL, KvCache
+from headgate.routing.fleet import Fleet
 from headgate.telemetry.metrics import PrometheusSink
 from headgate.tenants.tenants import Tenants
 from headgate.worker import Worker
@@ -26,6 +30,8 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 2.0
 """Seconds between two rounds: tending reservations, and learning of budgets and prices that other processes have changed."""
+KV_SECONDS = 1.0
+"""Seconds between two looks at how full a server's memory for prompts is, and how long one may take."""
 ROUNDS_PER_COUNT = 8
 """Rounds after which the gauges that take a query are read anew."""
 ROUNDS_PER_SWEEP = 30
@@ -71,17 +77,25 @@ class Housekeeping:
         metrics.total("headgate_cache_failures_total", gateway.cache.failures, ("part",))
         metrics.total("headgate_cache_evictions_total", gateway.cache.entries.evictions)
         metrics.total("headgate_cache_invalidated_total", lambda: gateway.cache.invalidated)
+        kept = gateway.outcomes
+        metrics.total("headgate_routing_outcomes_lost_total", lambda: 0 if kept is None else kept.lost)
         metrics.gauge("headgate_reservations_open", ledger.open_reservations)
         metrics.gauge("headgate_ledger_lag_seconds", lambda: ledger.lag)
         metrics.gauge("headgate_jobs", jobs.counts, ("tenant_lane", "state"))
         metrics.gauge("headgate_flight_followers", lambda: gateway.flights.followers)
         metrics.gauge("headgate_event_loop_lag_seconds", lambda: self._lag)
         metrics.gauge("headgate_breaker_state", self._breakers, ("deployment",))
+        metrics.gauge("headgate_upstream_errors_ratio", lambda: self._of_each("errors"), ("deployment",))
+        metrics.gauge("headgate_upstream_inflight", lambda: self._of_each("inside"), ("deployment",))
+        metrics.gauge("headgate_upstream_limit", lambda: self._of_each("limit"), ("deployment",))
         metrics.gauge("headgate_budget_used_ratio", lambda: self._used, ("tenant", "window"))
 
     def _breakers(self) -> dict[tuple[str, ...], float]:
         health = self._gateway.routing.health()
         return {(name,): BREAKER_STATES[one["state"]] for name, one in health.items()}
+
+    def _of_each(self, name: str) -> dict[tuple[str, ...], float]:
+        return {(deployment,): float(one[name]) for deployment, one in self._gateway.routing.health().items()}
 
     def _drifts(self) -> dict[tuple[str, ...], float]:
         return {(state,): float(number) for state, number in self._gateway.checking.learning.drifts().items()}
@@ -133,6 +147,51 @@ class Housekeeping:
                     found = self._ledger.peek(allowance.account, window)
                     used[tenant.id, allowance.window] = (found.spent + found.held) / limit
         return used
+
+
+class KvWatch:
+    """Reads how full the memory for prompts of own servers is, every second, and has the fleet give them fewer calls the fuller it is.
+
+    It does so while it is open.
+    """
+
+    def __init__(self, caches: Mapping[KvCache, Mapping[str, str]], fleet: Fleet, metrics: PrometheusSink) -> None:
+        """`caches`: each server's with its deployments, and what the server itself calls their models."""
+        self._caches = dict(caches)
+        self._fleet = fleet
+        self._shares: dict[tuple[str, ...], float] = {}
+        self._task: asyncio.Task[None] | None = None
+        metrics.gauge("headgate_upstream_kv_cache_ratio", lambda: self._shares, ("deployment",))
+
+    async def __aenter__(self) -> Self:
+        if self._caches:
+            self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for cache in self._caches:
+            await cache.close()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.gather(*(self.look(cache) for cache in self._caches))
+            await asyncio.sleep(KV_SECONDS)
+
+    async def look(self, cache: KvCache) -> None:
+        """Read one server's once. Where it does not say how full it is, nothing is known, and nothing limits its calls."""
+        shares = await cache.read(timeout=KV_SECONDS)
+        for name, model in self._caches[cache].items():
+            share = shares.get(model, shares.get(ANY_MODEL))
+            self._fleet.filled(name, share)
+            if share is None:
+                self._shares.pop((name,), None)
+            else:
+                self._shares[name,] = share
 
 
 async def newly_dearer(statements: Statements, tail: Tail, now: float) -> list[Pace]:

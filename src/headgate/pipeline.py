@@ -25,20 +25,22 @@ from headgate.checking import Call, Checking, Heard
 from headgate.coalesce.coalesce import Flight, Flights
 from headgate.coalesce.sharing import Sharing
 from headgate.coalesce.trail import Trail
+from headgate.condensing import Condensing
 from headgate.dispatch import Dispatch
 from headgate.embedding import Embedded, Embedding
 from headgate.following import Following, Sought
 from headgate.limits.limits import Limits, Permit, RateState
 from headgate.model.chat import ChatRequest, Completion, Json
-from headgate.model.errors import GatewayError, NotCached, NotFound, Rejected
+from headgate.model.errors import GatewayError, NotFound, Rejected
 from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
 from headgate.paying import Paying
 from headgate.repeats import Repeats
 from headgate.reply import Recourse, Reply, Ticket, refusal
+from headgate.routing.outcomes_keeping import Outcomes
 from headgate.routing.routing import Decision, Routing
-from headgate.stock import STALE, Errand, Refreshes, anew, asked, at_hand, found, lasting, missed
+from headgate.stock import STALE, Errand, Refreshes, anew, asked, at_hand, found, lasting, missed, nothing_cached
 from headgate.telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Gateway:
         telemetry: Telemetry,
         checking: Checking,
         repeats: Repeats | None = None,
+        outcomes: Outcomes | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
@@ -68,6 +71,7 @@ class Gateway:
     ) -> None:
         """`now` is the wall clock of records, `clock` the monotonic one of durations.
 
+        outcomes  what keeps how well calls of routes with tiers went, for who decides later
         checking  what watches whether answers from stock are right
         sharing   which calls share one in flight; by default all that may
         refuse_unpriced  whether a tenant whose money is limited may not use a model without a price
@@ -82,6 +86,7 @@ class Gateway:
         self.telemetry = telemetry
         self.repeats = repeats or Repeats()
         self.checking = checking
+        self.outcomes = outcomes
         self._now = now
         self._clock = clock
         self._new_id = new_id or Ids()
@@ -99,6 +104,7 @@ class Gateway:
             refuse_unpriced=refuse_unpriced,
             clock=clock,
         )
+        self.condensing = Condensing(routing, budget, dispatch, refuse_unpriced, clock=clock, new_id=self._new_id)
         self.refreshes = Refreshes()
 
     async def chat(self, caller: Principal, request: ChatRequest, wishes: Wishes | None = None) -> Reply:
@@ -182,19 +188,21 @@ class Gateway:
         caller, wishes = ticket.caller, ticket.wishes
         terms = self.budget.terms(caller, wishes)
         frugal = bool(terms.degrading) and await self.budget.degraded(terms)
-        decision = self.routing.decide(request, caller.policy, frugal=frugal)
+        user = wishes.user or caller.user
+        decision = await self.routing.decide(request, caller, id=flight.id, user=user, frugal=frugal)
         trail.cache_reason = errand.bypass
         if key is None:
             if wishes.cache == "only-if-cached":
-                raise _nothing_cached()
+                raise nothing_cached()
             flight.land(await self._bought(flight, errand, terms, decision))
             return
         trail.cache = "miss"
-        treated = self.cache.treatment(ticket.route, caller.policy.cache, wishes, decision.confidence)
+        treated = self.cache.treatment(
+            ticket.route, self.cache.terms(caller.policy), wishes, decision.confidence, decision.strategy
+        )
         if refers(request):
-            treated = msgspec.structs.replace(
-                treated, exact=False
-            )  # what lies behind an address may be another thing tomorrow
+            # What lies behind an address may be another thing tomorrow.
+            treated = msgspec.structs.replace(treated, exact=False)
         # In flight it is compared with others, whatever is in stock.
         question = await self.cache.question(request, treated, None if twins else key)
         if question is None:
@@ -222,7 +230,7 @@ class Gateway:
             return self.checking.watch(call, looked, completion)
         missed(trail, looked)
         if wishes.cache == "only-if-cached":
-            raise _nothing_cached()
+            raise nothing_cached()
         twin = None if sought is None else await self._following.twin(sought, looked, call.treated)
         shared = None if twin is None else await self._following.followed(flight, twin, self._patience(call.ticket))
         if twin is not None and shared is not None:
@@ -232,10 +240,11 @@ class Gateway:
         completion = await self._bought(flight, errand, terms, call.decision)
         if not call.ticket.stream:
             self.flights.patience.observe(call.ticket.route, self._clock() - began)
-        trail.entry = None if trail.personal else flight.id
-        flight.apart = trail.personal or not completion.complete
+        own = trail.personal or trail.shortened
+        trail.entry = None if own else flight.id
+        flight.apart = own or not completion.complete
         flight.land(completion)
-        if not trail.personal:
+        if not own:
             await self.cache.store(call.key, call.question, completion, call.treated, asked(errand, flight))
             self.checking.watch(call, looked, completion, own=flight.id)
 
@@ -252,8 +261,10 @@ class Gateway:
             most=size.most,
             priced=terms.capped and self._refuse_unpriced,
             expected=expected,
+            measure=measure,
         )
-        trail.route_reason, trail.route_confidence = plan.reason, plan.confidence
+        plan = await self.condensing.applied(plan, request, ticket, expected)
+        trail.route_reason, trail.route_confidence, trail.decision = plan.reason, plan.confidence, decision
         async with self.budget.reserve(
             flight.id,
             caller,
@@ -261,7 +272,7 @@ class Gateway:
             route=ticket.route,
             ceiling=plan.ceiling,
             least=plan.least,
-            tokens=size.likely + min(plan.steps[0].limit, expected) * request.choices,
+            tokens=plan.likely(plan.steps[0]) + min(plan.steps[0].limit, expected) * request.choices,
             deployments=(step.deployment.name for step in plan.steps),
             tiered=self.routing.tiered(ticket.route),
         ) as reservation:
@@ -277,6 +288,7 @@ class Gateway:
             reservation.saved = trail.routed = plan.saved(completion.usage, trail.cost)
             reservation.shared = self._paying.settle(flight, caller.policy, completion)
         trail.worth = trail.cost
+        self.routing.answered(decision, ticket.route, trail.deployment, completion.usage)
         self._learn(ticket, completion, within.limit_of(trail.deployment), request.choices)
         return completion
 
@@ -342,6 +354,8 @@ class Gateway:
         self.telemetry.record(record)
         if record.source != "none":
             self.checking.given(ticket, trail)
+        if self.outcomes is not None and trail.decision is not None and record.attempts:
+            self.outcomes.bought(record, request, trail.decision, ticket.caller.policy)
         if record.cache_reason == STALE and ticket.wishes.cache != "only-if-cached":
             key = fingerprint(Namespace(record.tenant, ticket.wishes.namespace), request)
             self.refreshes.start(key, lambda: self._refresh(ticket, request))
@@ -352,7 +366,8 @@ class Gateway:
         """What somebody says of the answer to the call `id` of the caller's tenant: a wrong one is taken out of stock at once, and the
         verdict learns from it. Raises NotFound when nothing is known of the call, and what the store raises."""
         heard = await self.checking.feedback(caller.tenant, id, correct=correct)
-        if not heard.known:
+        routed = self.outcomes is not None and self.outcomes.heard(caller.tenant, id, float(correct))
+        if not (heard.known or routed):
             raise NotFound(f"Nothing is known of an answer {id[:80]!r}: it is none of yours, or too long ago.")
         if not correct:
             log.info("answer %s was wrong, says tenant %s: %s", id, caller.tenant, " ".join((reason or "-").split()))
@@ -376,12 +391,10 @@ class Gateway:
         await self.flights.drain(self._grace)
         await self.refreshes.close()
         await self.checking.close()
+        if self.outcomes is not None:
+            await self.outcomes.close()
         for provider in self.dispatch.providers.values():
             await provider.close()
         await self.cache.close()
         await self.budget.ledger.close()
         self.telemetry.close()
-
-
-def _nothing_cached() -> NotCached:
-    return NotCached("There is no cached answer to this request, and it asked for nothing else.")

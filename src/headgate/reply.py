@@ -364,6 +364,7 @@ def finished(
         deployment=trail.deployment,
         route_reason=trail.route_reason,
         route_confidence=trail.route_confidence,
+        overflow=trail.overflow,
         attempts=tuple(trail.attempts),
         usage=usage,
         cost=cost,

@@ -17,11 +17,12 @@ import msgspec
 
 from headgate.cache.cache import Hit, Miss
 from headgate.cache.fingerprint import to_the_letter
-from headgate.cache.tiers import Asked, Cache
+from headgate.cache.keeping import Asked
+from headgate.cache.tiers import Cache
 from headgate.coalesce.coalesce import Flight
 from headgate.coalesce.trail import Trail
 from headgate.model.chat import ChatRequest, Completion
-from headgate.model.errors import GatewayError, Rejected
+from headgate.model.errors import GatewayError, NotCached, Rejected
 from headgate.model.tenancy import Key, Wishes
 from headgate.reply import Ticket
 from headgate.routing.routing import Plan
@@ -124,6 +125,11 @@ def asked(errand: Errand, flight: Flight) -> Asked:
         user=wishes.user or ticket.caller.user,
         tags=wishes.tags,
     )
+
+
+def nothing_cached() -> NotCached:
+    """The error of a call that wanted an answer from stock or none."""
+    return NotCached("There is no cached answer to this request, and it asked for nothing else.")
 
 
 def lasting(error: Rejected, trail: Trail, plan: Plan) -> bool:

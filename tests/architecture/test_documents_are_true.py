@@ -22,6 +22,7 @@ INTERNAL = {
     "Judge": "whom learning asks whether two answers say the same",
     "Progress": "how the demo's command shows its bars",
     "Scribe": "whom the cache's shelf tells what is to be written down",
+    "Size": "what routing is told of how long a prompt is",
     "Tally": "a ledger's balances",
     "Wire": "the simulator's two formats",
 }
@@ -30,10 +31,12 @@ INTERNAL = {
 CONFORMANCE = {
     "Directory": "directory",
     "Counters": "counters",
+    "Decider": "decider",
     "Embedder": "embedder",
     "Reader": "reader",
     "CacheStore": "cache_store",
     "LabelLog": "label_log",
+    "OutcomeLog": "outcome_log",
     "Verdict": "verdict_suite",
     "Ledger": "ledger",
     "Statements": "ledger",

@@ -1,13 +1,15 @@
 """What every Provider guarantees, over every provider there is: OpenAI's and Anthropic's against the simulator, OpenAI's with embeddings
-that go together, and the scripted one."""
+that go together, LiteLLM's where that is installed, and the scripted one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from importlib.util import find_spec
 from typing import Any
 
+import msgspec
 import pytest
 
 from headgate.model.chat import ChatRequest, Completion, Delta, Done, Event
@@ -29,6 +31,7 @@ from headgate.providers.batched import Batched
 from headgate.providers.endpoint import Endpoint
 from headgate.providers.http import Timeouts
 from headgate.providers.lanes import Bounds
+from headgate.providers.litellm import LiteLLM
 from headgate.providers.openai import OpenAI
 from headgate.providers.provider import Provider
 from headgate.providers.scripted import ScriptedProvider, Step, answer
@@ -53,6 +56,18 @@ SCRIPTS: dict[str | None, Callable[[], list[Step]]] = {
     "no-usage": lambda: [*SOUND[:-1], Done("scripted-1")],
     "huge": lambda: [*answer("a" * 2**20)],
 }
+
+
+class Served(LiteLLM):
+    """LiteLLM in front of the simulator: all its models are of a server that speaks OpenAI's format."""
+
+    def send(self, deployment: Deployment, request: ChatRequest, clearance: Clearance, *, timeout: float) -> Any:
+        named = msgspec.structs.replace(deployment, model=f"openai/{deployment.model}")
+        return super().send(named, request, clearance, timeout=timeout)
+
+    async def embed(self, deployment: Deployment, body: Any, clearance: Clearance, *, timeout: float) -> Any:
+        named = msgspec.structs.replace(deployment, model=f"openai/{deployment.model}")
+        return await super().embed(named, body, clearance, timeout=timeout)
 
 
 class Rig:
@@ -80,7 +95,15 @@ def batched(endpoint: Endpoint) -> Batched:
 KINDS: dict[str, Callable[[Endpoint], Provider]] = {"openai": OpenAI, "anthropic": Anthropic, "batched": batched}
 
 
-@pytest.fixture(params=["openai", "anthropic", "batched", "scripted"])
+TAIL = pytest.param(
+    "litellm",
+    marks=pytest.mark.skipif(
+        find_spec("litellm") is None, reason="LITELLM IS NOT INSTALLED: pip install 'headgate[litellm]'"
+    ),
+)
+
+
+@pytest.fixture(params=["openai", "anthropic", "batched", "scripted", TAIL])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     async with contextlib.AsyncExitStack() as stack:
         if request.param == "scripted":
@@ -94,6 +117,15 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
                 allow_private=True,
                 timeouts=Timeouts(idle=0.2),
             )
+            if request.param == "litellm":
+                one = Served(msgspec.structs.replace(endpoint, timeouts=Timeouts(idle=5.0)))
+                # The library loads half of itself when it is first called.
+                await events(
+                    one, Deployment(name="first", provider="acme", model="simulated-small"), asked(stream=True)
+                )
+                yield Rig(lambda _: one)
+                await one.close()
+                return
             kind = KINDS[request.param]
             made = Rig(lambda _: kind(endpoint))
         yield made
@@ -210,9 +242,9 @@ async def test_a_body_that_is_cut_off_is_an_error_and_never_done(rig: Rig, *, st
 async def test_an_error_says_whether_the_call_was_sent_and_how_much_of_an_answer_came(
     rig: Rig, fault: str, *, stream: bool, sent: bool, came: bool
 ) -> None:
-    """Scripts have no wire, so this holds for providers that do."""
+    """Scripts have no wire, and LiteLLM's is out of sight, so this holds for providers whose wire is ours."""
     provider, deployment = rig.open(fault)
-    if isinstance(provider, ScriptedProvider):
+    if isinstance(provider, ScriptedProvider | LiteLLM):
         return
     with pytest.raises(UpstreamError) as caught:
         await events(provider, deployment, asked(stream=stream))
@@ -258,7 +290,7 @@ async def test_embeddings_are_in_the_shape_of_openai_or_refused(rig: Rig) -> Non
     provider, _ = rig.open()
     deployment = Deployment(name="e", provider="acme", model="simulated-embedding")
     answering = provider.embed(deployment, {"model": "e", "input": ["a", "b"]}, cleared(0), timeout=10)
-    if isinstance(provider, OpenAI | Batched):
+    if isinstance(provider, OpenAI | Batched | LiteLLM):
         answered = await answering
         assert [row["index"] for row in answered["data"]] == [0, 1]
         assert answered["usage"]["prompt_tokens"] > 0

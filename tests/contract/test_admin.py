@@ -324,7 +324,7 @@ class TestOperation:
         document = house.request("GET", "/openapi.json", key=None).json
         assert document["openapi"].startswith("3.1")
         assert set(document["paths"]) >= {
-            "/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/v1/usage", "/chat",
+            "/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/v1/usage", "/chat", "/api/v1/ai/query",
             "/healthz", "/readyz", "/metrics", "/admin/tenants", "/admin/tenants/{tenant}", "/admin/keys",
             "/admin/keys/{key}", "/admin/keys/{key}/rotate", "/admin/budgets", "/admin/budgets/{account}",
             "/admin/budgets/changes", "/admin/budgets/top-up", "/admin/budgets/suspend", "/admin/budgets/resume",

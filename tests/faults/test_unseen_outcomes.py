@@ -29,8 +29,8 @@ from headgate.simulator.simulator import Running, Simulator
 
 Way = Literal["whole", "wide", "streamed", "embedded"]
 
-REFUSED = ("400", "401", "429", "500", "529", "context-length")
-SOUND = ("slow-first-byte:0.01", "split-utf8", "huge:0.1")
+REFUSED = ("400", "401", "403", "404", "413", "429", "500", "502", "503", "529", "context-length", "no-money")
+SOUND = ("slow-first-byte:0.01", "split-utf8", "huge:0.1", "quota:0")
 UNSEEN = (
     "hang",
     "stall:0",

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from headgate.cache.cache import Hit
 from headgate.cache.conversation import leans, steers
 from headgate.cache.fingerprint import fingerprint
+from headgate.cache.keeping import Asked
 from headgate.cache.memory import MemoryStore
 from headgate.cache.reading import Reading
-from headgate.cache.tiers import Asked, Cache
+from headgate.cache.tiers import Cache
 from headgate.cache.treatment import CachePolicy
 from headgate.model.chat import ChatRequest, Completion
 from headgate.model.money import Usage

@@ -37,8 +37,12 @@ from headgate.pipeline import Gateway
 from headgate.providers.provider import Provider
 from headgate.providers.scripted import ScriptedProvider
 from headgate.routing.breaker import Breakers
+from headgate.routing.deciders import Deciders
+from headgate.routing.fleet import Fleet
 from headgate.routing.retries import RetryBudget
+from headgate.routing.route import DeciderName
 from headgate.routing.routing import Route, Routing, Tier
+from headgate.routing.sticking import Sticking
 from headgate.telemetry.telemetry import Telemetry
 from tests.nearness import Near
 
@@ -89,11 +93,20 @@ class House:
         caps: Caps | None = None,
         prices: Mapping[str, Price | None] | None = None,
         tiers: dict[Tier, tuple[str, ...]] | None = None,
+        deciders: Deciders | None = None,
+        deciding: tuple[DeciderName, ...] = ("rules", "features"),
+        stick: float = 0.0,
+        routed: Mapping[str, Any] | None = None,
+        deployed: Mapping[str, Mapping[str, Any]] | None = None,
+        sees: Callable[[Policy], bool] = lambda _: True,
         max_output: int = 100,
         context_window: int = 128_000,
         grace: float = 1.0,
+        hedges: Mapping[str, RetryBudget] | None = None,
     ) -> None:
-        """`reader` tells what conversations are about; `stage` spares the embedder; `prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default; `route`: what it
+        """`reader` tells what conversations are about; `stage` spares the embedder; `prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default, `deciders` who
+        choose one of them, those that `deciding` names, and `stick` how long conversations are remembered; `routed`: its further fields; `deployed`: what is
+        different of a provider's deployment; `sees`: of whom the embedder may see questions; `route`: what it
         says of the cache; `ration`: what checks may cost, none by default; `judge`: who compares answers, by their letters
         by default; `learning`: what the verdict asks, where it asks any; `flights`: what else flights are told; `clock`: the time
         of durations, where it is not `time`, which passes only when the house sleeps."""
@@ -105,19 +118,31 @@ class House:
         self.allowances = Allowances(caps)
         self.time = 0.0
         self.breakers = Breakers(clock=lambda: self.time)
+        self.fleet = Fleet(self.breakers, clock=lambda: self.time)
         deployments = {
             name: Deployment(
                 name=name,
                 provider=name,
                 model=f"{name}-1",
-                price=(prices or {}).get(name, PRICE),
-                max_output=max_output,
-                context_window=context_window,
+                **{
+                    "price": (prices or {}).get(name, PRICE),
+                    "max_output": max_output,
+                    "context_window": context_window,
+                    **(deployed or {}).get(name, {}),
+                },
             )
             for name in self.providers
         }
         names = tuple(deployments)
-        routes = {"auto": Route("auto", tiers or {"low": names, "medium": names, "high": names})}
+        routes = {
+            "auto": Route(
+                "auto",
+                tiers or {"low": names, "medium": names, "high": names},
+                deciders=deciding,
+                stick=stick,
+                **(routed or {}),
+            )
+        }
         ids = itertools.count(1)
         self.slept: list[float] = []
         tiered = Cache(
@@ -128,16 +153,19 @@ class House:
             routes={} if route is None else {"auto": route},
             reader=reader,
             stage=stage,
+            sees=sees,
             now=now,
             patience=embedding_patience,
         )
-        routing = Routing(deployments, routes, breakers=self.breakers)
+        sticking = Sticking(clock=lambda: self.time)
+        routing = Routing(deployments, routes, fleet=self.fleet, deciders=deciders, sticking=sticking)
         budget = Budget(self.ledger, self.allowances, now=now)
         dispatch = Dispatch(
             self.providers,
-            self.breakers,
-            RetryBudget(),
+            self.fleet,
+            RetryBudget(clock=lambda: self.time),
             patience,
+            hedges=hedges,
             clock=lambda: self.time,
             sleep=self._sleep,
             chance=random.Random(1),

@@ -84,7 +84,7 @@ WRONG = [
     ("cache: {semantic: {mode: maybe}}", "1: cache.semantic.mode: must be on, shadow or off, not 'maybe'"),
     ("coalesce: {mode: on}", "1: coalesce.mode: must be semantic, exact or off, not true"),
     ("server: {budget_status: 400}", "1: server.budget_status: must be 402 or 429, not '400'"),
-    ("providers: {p: {kind: cohere}}", "1: providers.p.kind: must be openai or anthropic, not 'cohere'"),
+    ("providers: {p: {kind: cohere}}", "1: providers.p.kind: must be openai, anthropic or litellm, not 'cohere'"),
     (PROVIDER + "models: {m: {provider: p, capabilities: [tols]}}", "2: models.m.capabilities[0]: must be tools, vision or json, not 'tols'"),
     (PROVIDER + "models: {m: {provider: p}}\ncache: {semantic: {checks: {judge: n}}}", "3: cache.semantic.checks.judge: there is no model 'n'"),
     (PROVIDER + "models: {m: {provider: p}}\ncache: {semantic: {mode: off}}\nroutes: {r: {models: [m], cache: {mode: shadow}}}", "4: routes.r.cache.mode: cache.semantic.mode is off for all; turn it on there, and off where it is not wanted"),

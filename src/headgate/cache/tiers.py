@@ -23,6 +23,7 @@ from headgate.cache.explanation import Explanation, explained
 from headgate.cache.fingerprint import comparable, partition, scope
 from headgate.cache.guards.guards import VERSION
 from headgate.cache.health import Health
+from headgate.cache.keeping import Asked, entry
 from headgate.cache.labels import Scope
 from headgate.cache.reading import Reader
 from headgate.cache.refused import Refusals
@@ -31,7 +32,7 @@ from headgate.cache.treatment import CachePolicy, RoutePolicy, Treatment, treatm
 from headgate.cache.verdict import Verdict
 from headgate.model.chat import ChatRequest, Completion
 from headgate.model.errors import Conflict
-from headgate.model.tenancy import CacheTerms, Key, Namespace, Wishes
+from headgate.model.tenancy import CacheTerms, Key, Namespace, Policy, Strategy, Wishes
 
 if TYPE_CHECKING:
     from headgate.cache.static import FirstStage
@@ -56,29 +57,6 @@ UNKNOWN_EPOCH = -1
 PARTS = ("peek", "epoch", "lookup", "keep", "embedder", "verdict")
 """What can break by itself: one part that works says nothing of the others."""
 
-_encode = msgspec.msgpack.Encoder().encode
-
-
-class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Who asked for an answer, and how it came about: what is kept beside it.
-
-    id          the flight's, which becomes the entry's
-    epoch       the tenant's epoch when it was asked for
-    worth       what it cost to make, nano-USD
-    deployment  what made it
-    model       what was asked for
-    user        the end user, where one was named
-    tags        names under which it can be invalidated
-    """
-
-    id: str
-    epoch: int
-    worth: int = 0
-    deployment: str = ""
-    model: str = ""
-    user: str | None = None
-    tags: tuple[str, ...] = ()
-
 
 class Cache:
     """Both tiers over one store."""
@@ -93,12 +71,13 @@ class Cache:
         routes: Mapping[str, RoutePolicy] | None = None,
         reader: Reader | None = None,
         stage: FirstStage | None = None,
+        sees: Callable[[Policy], bool] = lambda _: True,
         now: Callable[[], float] = time.time,
         patience: float = PATIENCE,
     ) -> None:
         """`embedder` or `verdict` is None where the semantic tier is off; `routes`: what each route says instead of `policy`; `reader`
         tells what conversations are about: without it no question is compared across them; `stage` spares the embedder where nothing
-        is near; `now` is the store's clock, unix seconds; `patience` bounds the wait for a vector, in seconds."""
+        is near; `sees`: whether the embedder may see what a tenant of this policy asks; `now` is the store's clock, unix seconds; `patience` bounds the wait for a vector, in seconds."""
         self.entries = store
         self.policy = policy
         self._closes = embedder
@@ -108,6 +87,7 @@ class Cache:
         self.routes = routes or {}
         self._reader = reader
         self._stage = stage
+        self._sees = sees
         self._now = now
         self._patience = patience
         self._resemblance = Resemblance()
@@ -115,9 +95,21 @@ class Cache:
         self.invalidated = 0
         self.health = {part: Health(part) for part in PARTS}
 
-    def treatment(self, route: str, tenant: CacheTerms, wishes: Wishes, confidence: float = 1.0) -> Treatment:
-        """How a call of this tenant to this route is treated; `confidence` (0..1) is the router's."""
-        return treatment(self.policy, self.routes.get(route), tenant, wishes, confidence)
+    def terms(self, policy: Policy) -> CacheTerms:
+        """How a tenant's calls are to be treated: as its policy says, but compared with nothing where its data stays in regions that the
+        embedder is not in."""
+        return policy.cache if self._sees(policy) else msgspec.structs.replace(policy.cache, mode="off")
+
+    def treatment(
+        self,
+        route: str,
+        tenant: CacheTerms,
+        wishes: Wishes,
+        confidence: float = 1.0,
+        strategy: Strategy | None = None,
+    ) -> Treatment:
+        """How a call of this tenant to this route is treated; `confidence` (0..1) and `strategy` are the router's."""
+        return treatment(self.policy, self.routes.get(route), tenant, wishes, confidence, routed=strategy)
 
     def epoch(self, tenant: str) -> int:
         """The tenant's epoch, to be noted before an answer is asked for. Never raises."""
@@ -308,7 +300,9 @@ class Cache:
         if not (treated.exact or question is not None):
             return
         try:
-            kept = await self.entries.put(self._entry(key, question, completion, treated, asked), epoch=asked.epoch)
+            kept = await self.entries.put(
+                entry(key, question, completion, treated, asked, now=self._now()), epoch=asked.epoch
+            )
             if kept and question is not None and self._stage is not None:
                 self._stage.add((key.namespace, question.partition), question.text)
         except Exception as error:
@@ -327,35 +321,6 @@ class Cache:
             return None
         self.health["embedder"].worked()
         return msgspec.structs.replace(question, vector=vector)
-
-    def _entry(
-        self, key: Key, question: Question | None, completion: Completion, treated: Treatment, asked: Asked
-    ) -> Entry:
-        now = self._now()
-        entry = Entry(
-            id=asked.id,
-            key=key,
-            answer=_encode(completion),
-            stored=now,
-            expires=now + treated.exact_ttl,
-            worth=asked.worth,
-            deployment=asked.deployment,
-            model=asked.model,
-            user=asked.user,
-            tags=asked.tags,
-        )
-        if question is None or question.vector is None:
-            return entry
-        from headgate.cache.quantise import quantised  # late: numpy, which the embedder has loaded by now
-
-        return msgspec.structs.replace(
-            entry,
-            partition=question.partition,
-            text=question.text,
-            vector=quantised(question.vector),
-            topic=None if question.topic is None else question.topic.stored,
-            semantic_until=now + treated.semantic_ttl,
-        )
 
     async def invalidate(self, selection: Selection) -> int:
         """Remove the selected entries, keep those still on their way from being stored, and forget the tenant's refusals.

@@ -97,19 +97,20 @@ def treatment(
     tenant: CacheTerms,
     wishes: Wishes,
     confidence: float = 1.0,
+    *,
+    routed: Strategy | None = None,
 ) -> Treatment:
-    """Resolve how a call is treated; `confidence` (0..1) is the router's.
+    """Resolve how a call is treated; `confidence` (0..1) is the router's, `routed` its strategy.
 
     The error rate is `r · s · u`: `r` the lowest of those that route and tenant say, else the configured one, and never above
     the caller's; `s` is 2 for the strategy `aggressive` (but `r · s` never exceeds 0.05, or `r` where that is more) and 1 for
     `standard`; `u` is `confidence / 0.8`, at most 1 and at least 0.5. With `bypass` the semantic tier is not asked. Of the
-    route's and the caller's strategy the stricter counts.
+    route's, the router's and the caller's strategy the strictest counts.
     """
     route = route or _SILENT
     mode = _mode(policy, route, tenant)
-    strategy = route.strategy
-    if wishes.strategy is not None:
-        strategy = min(strategy, wishes.strategy, key=_STRATEGIES.index)
+    said = [one for one in (route.strategy, routed, wishes.strategy) if one is not None]
+    strategy = min(said, key=_STRATEGIES.index)
     if wishes.cache == "exact" or strategy == "bypass":
         mode = "off"
     exact_ttl = policy.exact_ttl if route.exact_ttl is None else route.exact_ttl

@@ -25,6 +25,7 @@ COMMANDS = {
     "usage": "Show what was used and what it cost.",
     "statement": "Write what a tenant owes for a month.",
     "cache": "Show and clear what has been answered, and explain it.",
+    "route": "Explain how models are chosen.",
     "billing": "Show who was told what tenants owe.",
     "eval": "Measure how sure the semantic cache is.",
     "replay": "Try other settings on a log of real traffic.",

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from importlib.util import find_spec
 
 from headgate.cli.checks import Check
-from headgate.config_sections import ProviderConfig
+from headgate.config_providers import ProviderConfig
 from headgate.model.errors import Unavailable
 from headgate.providers.egress import Egress, Origin, origin_of
 
@@ -19,6 +20,10 @@ _CREDENTIALS = {"openai": ("authorization", "Bearer "), "anthropic": ("x-api-key
 async def reach(name: str, provider: ProviderConfig) -> Check:
     """What the provider's answer says about the configuration."""
     label = f"provider {name}"
+    if provider.kind == "litellm":
+        if find_spec("litellm") is None:
+            return Check(label, "fail", "LiteLLM is not installed", "pip install 'headgate[litellm]'")
+        return Check(label, "ok", "LiteLLM is installed; its providers are asked when they are called")
     try:
         async with asyncio.timeout(provider.timeouts.connect + provider.timeouts.first_byte):
             status = await _status(provider)

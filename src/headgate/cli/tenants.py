@@ -41,6 +41,7 @@ _DETAILS = _COLUMNS | {
     "zone": "time zone",
     "hit_percent": "% paid for a hit",
     "customer": "billed as",
+    "residency": "data stays in",
     "cache_mode": "cache by meaning",
     "max_error_rate": "wrong at most",
     "created": "created",
@@ -95,6 +96,12 @@ def _terms(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--zone", help="Time zone of its windows, such as Europe/Berlin; new ones begin with it."),
         click.option("--hit-percent", type=click.IntRange(0, 1_000), help="What it pays for a hit, in % of a call."),
         click.option("--customer", metavar="NAME", help="Its name at whoever bills it; `none` for its id."),
+        click.option(
+            "--residency",
+            multiple=True,
+            metavar="REGION",
+            help="A region whose models may see its data; `none` goes by the configuration's default.",
+        ),
         click.option(
             "--cache-mode",
             type=click.Choice(["on", "shadow", "off", "none"]),
@@ -250,7 +257,8 @@ def _line(row: Json) -> Json:
     words = {"tier": policy["tier"] or "auto", "created": moment(row["created"])}
     cache = policy["cache"]
     words |= {"cache_mode": cache["mode"] or "as the route", "max_error_rate": cache["max_error_rate"]}
-    words["allowed_models"] = "all" if policy["allowed_models"] is None else policy["allowed_models"]
+    for name, none in (("allowed_models", "all"), ("residency", "any region")):
+        words[name] = none if policy[name] is None else policy[name]
     return {**row, **policy, **caps, **words}
 
 
@@ -275,7 +283,11 @@ def _policy(terms: dict[str, Any]) -> Json:
         policy.setdefault("cache", {})["mode"] = None if terms["cache_mode"] == "none" else terms["cache_mode"]
     if terms["max_error_rate"] is not None:
         policy.setdefault("cache", {})["max_error_rate"] = _share(terms["max_error_rate"])
-    for option, field, none in (("allow", "allowed_models", "all"), ("prefer", "prefer", "none")):
+    for option, field, none in (
+        ("allow", "allowed_models", "all"),
+        ("prefer", "prefer", "none"),
+        ("residency", "residency", "none"),
+    ):
         if terms[option]:
             policy[field] = None if none in terms[option] else list(terms[option])
     return policy

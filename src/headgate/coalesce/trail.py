@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headgate.model.record import Attempt, CacheOutcome, Source
+from headgate.routing.route import Decision
 
 
 class Trail(msgspec.Struct, kw_only=True):
@@ -24,6 +25,8 @@ class Trail(msgspec.Struct, kw_only=True):
     lookup: float | None = None
     route_reason: str | None = None
     route_confidence: float | None = None
+    decision: Decision | None = None
+    """Of a call that was routed: what kind of question it seems to be, which tier it got, and who said so."""
     model: str | None = None
     deployment: str | None = None
     attempts: list[Attempt] = []
@@ -38,6 +41,10 @@ class Trail(msgspec.Struct, kw_only=True):
     """What routing saved on it, nano-USD."""
     limit: int | None = None
     """Output tokens a choice that were asked for, where the budget left room for fewer than the caller allowed."""
+    overflow: str | None = None
+    """What was done about a prompt that was too long: `larger`, `pruned:12` or `condensed:8`."""
+    shortened: bool = False
+    """Whether the answer is to a shortened conversation: it is not kept, nor shared with whoever means the same."""
     personal: bool = False
     """Whether it is shorter or from a cheaper model than usual because of a user's, a key's or a feature's budget: such an answer
     is neither kept nor shared, for others need not have that budget."""

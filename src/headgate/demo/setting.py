@@ -39,7 +39,7 @@ def config(urls: dict[str, str]) -> dict[str, Any]:
             }
             for name, provider in ((CHEAP, "cheap"), (RICH, "rich"))
         },
-        "routes": {"auto": {"tiers": {"low": [CHEAP], "medium": [CHEAP], "high": [RICH]}}},
+        "routes": {"auto": {"tiers": {"low": [CHEAP], "medium": [CHEAP], "high": [RICH]}, "explore": 0}},
         "tenant_defaults": {"rpm": 100_000, "concurrency": CONCURRENCY, "budget": {"hour": "10.00"}},
         "cache": {"semantic": {"checks": {"share": 0, "judge": "exact"}}},
         "telemetry": {"log": "calls.jsonl"},

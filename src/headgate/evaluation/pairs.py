@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from headgate.cache.cache import Hit, Selection
 from headgate.cache.fingerprint import fingerprint
-from headgate.cache.tiers import Asked, Cache
+from headgate.cache.keeping import Asked
+from headgate.cache.tiers import Cache
 from headgate.cache.treatment import Treatment
 from headgate.evaluation.evaluation import Pair, Ruling, stated
 from headgate.evaluation.model import completion, plain_request

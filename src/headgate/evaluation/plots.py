@@ -5,7 +5,7 @@ Drawn by matplotlib, the extra `plot`, which is imported here alone and only whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +70,15 @@ def plot_stream(outcomes: Sequence[Outcome], path: Path, *, title: str) -> None:
     _named(trade, "Wrong hits against hits, over all bars", "hits, of requests", "wrong, of hits")
     _calibration(bins, calibration(judged))
     _recall(time, outcomes)
+    _save(figure, path)
+
+
+def plot_orders(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str) -> None:
+    """Draw quality against the share of rich calls for each order of questions. Raises OSError when the file cannot be written."""
+    figure, (axes,) = _panels(1, title)
+    for name, points in curves.items():
+        axes.plot([share for share, _ in points], [quality for _, quality in points], label=name)
+    _named(axes, "Quality against cost", "share of questions that the rich model gets", "mean quality")
     _save(figure, path)
 
 

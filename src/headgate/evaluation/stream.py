@@ -18,8 +18,8 @@ from headgate.bench import Bench
 from headgate.cache.cache import Entry, Hit, Judged, Miss, Question
 from headgate.cache.fingerprint import bypass_reason, fingerprint
 from headgate.cache.judge import Case
+from headgate.cache.keeping import Asked
 from headgate.cache.labels import Label, Scope
-from headgate.cache.tiers import Asked
 from headgate.cache.treatment import Treatment
 from headgate.checking import NEAR, instructive
 from headgate.evaluation.evaluation import Course, Outcome, Request, Source, stated

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from headgate.model.money import Usage
+from headgate.model.quota import Quota
 
 
 class Clearance(msgspec.Struct, gc=False):
@@ -18,6 +19,7 @@ class Clearance(msgspec.Struct, gc=False):
     tenant   who pays; what two tenants ask for never meets in one call, and what nobody is named for meets nothing
     told     what the provider has said that the attempt used, written down by its adapter however the attempt ends: an answer
              that breaks off has often been counted already
+    quota    what it has said of its limits, written down in the same way as soon as its answer's head has come
     waiting  whether nothing of it has been sent yet: it waits for others, to go together
     echo     whether another attempt, which went together with this one, tells the breaker how their call ended
     """
@@ -26,5 +28,6 @@ class Clearance(msgspec.Struct, gc=False):
     limit: int
     tenant: str = ""
     told: Usage | None = None
+    quota: Quota | None = None
     waiting: bool = False
     echo: bool = False

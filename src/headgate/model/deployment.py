@@ -18,6 +18,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     context_window  tokens that prompt and answer may have together
     max_output      most output tokens that it gives
     capabilities    of `tools`, `vision`, `json`
+    region          where it works on what it is sent; None when nobody said
     """
 
     name: str
@@ -28,3 +29,4 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     context_window: int = 128_000
     max_output: int = 4_096
     capabilities: frozenset[str] = frozenset({"tools", "json"})
+    region: str | None = None

@@ -23,6 +23,7 @@
         │   ├── Unable          400  this provider cannot do it; another may
         │   └── UpstreamContextTooLong  400  it does not fit *this* model
         ├── Refused             502  the provider refused our credentials or our account
+        │   └── OutOfMoney      502  our account there has no money left
         ├── Throttled           429  the provider's own rate limit
         ├── Unavailable         502  5xx, connection refused, reset
         ├── UpstreamTimeout     504  connect, first byte, idle or total time ran out
@@ -282,9 +283,17 @@ class UpstreamContextTooLong(Rejected):
 
 
 class Refused(UpstreamError):
-    """The provider refused our credentials, or our account has no money left."""
+    """The provider refused our credentials: somebody has to look, and another provider may answer meanwhile."""
 
     code = "upstream_refused"
+    blames = False
+
+
+class OutOfMoney(Refused):
+    """Our account at the provider has no money left, or has reached what it may spend there. Trying again is useless for long."""
+
+    code = "upstream_out_of_money"
+    blames = True
 
 
 class Throttled(UpstreamError):
@@ -327,7 +336,7 @@ class FailedAttempt(msgspec.Struct, frozen=True):
 
 
 class AllFailed(GatewayError):
-    """Every planned deployment failed before its first delta. 429 when all of them throttled us."""
+    """Every planned deployment failed before its first delta. 429 when all of them throttled us, 504 when all ran out of time."""
 
     status = 503
     code = "all_deployments_failed"
@@ -337,8 +346,9 @@ class AllFailed(GatewayError):
         listed = "; ".join(f"{a.deployment}: {a.error} ({a.status})" for a in attempts)
         super().__init__(f"No deployment could answer: {listed}", retry_after=retry_after)
         self.attempts = attempts
-        if attempts and all(attempt.status == 429 for attempt in attempts):
-            self.status = 429
+        statuses = {attempt.status for attempt in attempts}
+        if statuses in ({429}, {504}):
+            self.status = statuses.pop()
 
     def body(self) -> dict[str, Any]:
         """As every error, with the attempts beside the message."""

@@ -30,6 +30,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What happened to one call. Holds no prompt, no answer and no secret.
 
+    `overflow` is what was done about a prompt that was too long for a model: `larger`, `pruned:12`, `condensed:8`.
     `confidence` is that of an answer from stock (or of one that would have been, of a tier that only watches), `judged` that of one
     that was near and not served. All times are seconds; `overhead` is the time that the gateway itself added; money is nano-USD. Written as JSON, fields
     that say nothing beyond their default are left out.
@@ -54,6 +55,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     deployment: str | None = None
     route_reason: str | None = None
     route_confidence: float | None = None
+    overflow: str | None = None
     attempts: tuple[Attempt, ...] = ()
     usage: Usage = Usage()
     cost: int = 0

@@ -18,6 +18,8 @@ Coalescing = Literal["off", "exact", "semantic"]
 """What shares a call in flight: nothing, identical requests, or those that mean the same, too."""
 Shares = Literal["leader", "split", "each"]
 """Who pays for a call that several share: who asked first, all of them in equal parts, or each of them all of it."""
+REGION = "^[a-z0-9][a-z0-9-]{0,31}$"
+"""What a region is called: a name of the operator's own, such as `eu` or `us-east`."""
 DEFAULT_TENANT = "default"
 OPERATOR = "operator"
 """Who pays, in the journal, for what no tenant asked for."""
@@ -61,6 +63,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache          how the semantic cache treats its calls
     coalesce       which of its calls share one in flight, at most
     shares         who of its callers pays for a call that they share
+    residency      regions in which its data may be worked on; None is all, and places of which none is known
     """
 
     rpm: int = 120
@@ -77,6 +80,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache: CacheTerms = CacheTerms()
     coalesce: Coalescing = "semantic"
     shares: Shares = "leader"
+    residency: tuple[str, ...] | None = None
+
+    def admits(self, region: str | None) -> bool:
+        """Whether what works in `region` (None: nobody said where) may see this tenant's data."""
+        return self.residency is None or region in self.residency
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):

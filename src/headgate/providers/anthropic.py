@@ -48,7 +48,7 @@ class Anthropic:
         """See Provider."""
         asked = translate(deployment, request, limit=clearance.limit)
         broken = self._upstream.malformed
-        with await self._upstream.ask("/v1/messages", asked.body, timeout=timeout) as answer:
+        with await self._upstream.ask("/v1/messages", asked.body, clearance, timeout=timeout) as answer:
             if request.stream and is_event_stream(answer):
                 stream = anthropic_events.Stream(answer_tool=asked.answer_tool, broken=broken)
                 reader = EventReader(answer)

@@ -14,10 +14,12 @@ from typing import Any
 import msgspec
 
 from headgate.model.chat import Json
+from headgate.model.clearance import Clearance
 from headgate.model.errors import Malformed, UpstreamError
 from headgate.providers.egress import Lookup, look_up, origin_of
 from headgate.providers.failures import classify, complaint, inside_stream
 from headgate.providers.http import Answer, Http, Timeouts
+from headgate.providers.quotas import quota
 from headgate.providers.sse import SseEvent, SseParser
 
 MAX_ERROR_BODY = 65_536
@@ -83,9 +85,11 @@ class Upstream:
         values = [endpoint.api_key or "", *endpoint.headers.values()]
         self._secrets = tuple(value for value in values if len(value) >= SHORTEST_SECRET)
 
-    async def ask(self, path: str, body: Json, *, timeout: float) -> Answer:
-        """Send `body`; the answer's status is 2xx. Raises UpstreamError."""
+    async def ask(self, path: str, body: Json, clearance: Clearance, *, timeout: float) -> Answer:
+        """Send `body`; the answer's status is 2xx. What its head says of limits is written into `clearance`, also when it is a refusal.
+        Raises UpstreamError."""
         answer = await self._http.post(path, msgspec.json.encode(body), timeout=timeout)
+        clearance.quota = quota(answer.header, self._clock())
         if 200 <= answer.status < 300:
             return answer
         try:

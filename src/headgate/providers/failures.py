@@ -5,9 +5,8 @@ The invariant: no message that leaves here holds a credential, and none is longe
 
 from __future__ import annotations
 
-import email.utils
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,6 +14,7 @@ import msgspec
 from headgate.model.chat import Json
 from headgate.model.errors import (
     Malformed,
+    OutOfMoney,
     Refused,
     Rejected,
     Throttled,
@@ -23,11 +23,9 @@ from headgate.model.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from headgate.providers.quotas import HeaderOf, retry_after
 
 MAX_WORDS = 400
-LONGEST_WAIT = 86_400.0
-"""Most seconds of a provider's wish to be left alone that are believed."""
-
 OVERLOADED = 529
 STATUS_OF_TYPE = {
     "invalid_request_error": 400,
@@ -52,7 +50,9 @@ STATUS_OF_TYPE = {
 """The status that an error inside a stream stands for; OpenAI's, Anthropic's and vLLM's words."""
 
 _NO_MONEY = re.compile(
-    r"insufficient[_ ](quota|balance|funds|credit)|billing_hard_limit|credit balance is too low", re.IGNORECASE
+    r"insufficient[_ ](quota|balance|funds|credit)|billing_(hard_limit|error)|credit balance is too low"
+    r"|spend(ing)? limit|specified (\w+ )?API usage limits",
+    re.IGNORECASE,
 )
 _TOO_LONG = re.compile(
     r"context_length_exceeded|exceed_context_size|maximum context length|context (window|length|size|limit)"
@@ -62,9 +62,6 @@ _TOO_LONG = re.compile(
 _KEY_SHAPES = re.compile(
     r"\b(?:sk|rk|gsk|xai|hg)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}|\b(Bearer|Basic)\s+[\w.~+/=*-]{6,}", re.IGNORECASE
 )
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
-
-HeaderOf = Callable[[str], str | None]
 
 
 class Complaint(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +127,9 @@ def classify(
     told = f"{name} answered {status}" + (f": {words}" if words else ".")
     wait = retry_after(header, now)
     about = f"{said.code} {said.type} {said.message}"
-    if status in (401, 402, 403) or (400 <= status < 500 and _NO_MONEY.search(about)):
+    if status == 402 or (400 <= status < 500 and _NO_MONEY.search(about)):
+        return OutOfMoney(told)
+    if status in (401, 403):
         return Refused(told)
     if status in (408, 504):
         return UpstreamTimeout(told, retry_after=wait)
@@ -153,41 +152,3 @@ def clean(message: str, secrets: Iterable[str] = ()) -> str:
             line = line.replace(secret, "[secret]")
     line = _KEY_SHAPES.sub("[secret]", line)
     return line if len(line) <= MAX_WORDS else f"{line[: MAX_WORDS - 1]}…"
-
-
-def retry_after(header: HeaderOf, now: float) -> float | None:
-    """Seconds to wait as the headers say: milliseconds, seconds, a date, or the reset of a limit that is used up."""
-    for seconds in (_number(header("retry-after-ms"), 1000.0), _number(header("retry-after"), 1.0)):
-        if seconds is not None:
-            return seconds
-    date = header("retry-after")
-    if date is not None:
-        try:
-            return _bounded(email.utils.parsedate_to_datetime(date).timestamp() - now)
-        except (ValueError, OverflowError):
-            return None
-    resets = (
-        _duration(header(f"x-ratelimit-reset-{kind}"))
-        for kind in ("requests", "tokens")
-        if header(f"x-ratelimit-remaining-{kind}") == "0"
-    )
-    return max((seconds for seconds in resets if seconds is not None), default=None)
-
-
-def _number(text: str | None, per_second: float) -> float | None:
-    if text is None or not re.fullmatch(r"\s*-?\d{1,15}(\.\d{0,15})?\s*", text):
-        return None
-    return _bounded(float(text) / per_second)
-
-
-def _duration(text: str | None) -> float | None:
-    """`6m0s`, `1.5s`, `20ms`, or plain seconds."""
-    found = None if text is None else _DURATION.fullmatch(text)
-    if found is None or not any(found.groups()):
-        return _number(text, 1.0)
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in found.groups())
-    return _bounded(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
-
-
-def _bounded(seconds: float) -> float:
-    return min(max(seconds, 0.0), LONGEST_WAIT)

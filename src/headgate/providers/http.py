@@ -47,7 +47,7 @@ class Answer:
     """
 
     def __init__(self, http: Http, connection: Connection) -> None:
-        """Made by `Http.post`."""
+        """Made by `Http.post` and `Http.get`."""
         self._http = http
         self._connection: Connection | None = connection
         self._received = 0
@@ -163,6 +163,14 @@ class Http:
             len(body),
             body,
         )
+        return await self._asked(request, timeout)
+
+    async def get(self, path: str, *, timeout: float) -> Answer:
+        """Ask for what is at `path`; otherwise as `post`."""
+        place = self._origin.path.encode("ascii") + path.encode("ascii")
+        return await self._asked(b"GET %b HTTP/1.1\r\n%b0\r\n\r\n" % (place, self._fixed), timeout)
+
+    async def _asked(self, request: bytes, timeout: float) -> Answer:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         connection, sent = None, False

@@ -53,7 +53,7 @@ class OpenAI:
     ) -> AsyncGenerator[Event, None]:
         """See Provider."""
         body = chat_body(deployment, request, limit=clearance.limit, limit_field=self._limit_field)
-        with await self._upstream.ask("/chat/completions", body, timeout=timeout) as answer:
+        with await self._upstream.ask("/chat/completions", body, clearance, timeout=timeout) as answer:
             if request.stream and is_event_stream(answer):
                 stream = StreamReader(self._upstream, request.choices)
                 reader = EventReader(answer)
@@ -86,7 +86,8 @@ class OpenAI:
 
     async def embed(self, deployment: Deployment, body: Json, clearance: Clearance, *, timeout: float) -> Json:
         """See Provider."""
-        with await self._upstream.ask("/embeddings", {**body, "model": deployment.model}, timeout=timeout) as answer:
+        asked = {**body, "model": deployment.model}
+        with await self._upstream.ask("/embeddings", asked, clearance, timeout=timeout) as answer:
             whole = await self._upstream.whole(answer)
             if not _are_objects(whole.get("data")):
                 clearance.told = normalised(whole.get("usage"))

@@ -17,7 +17,8 @@ class Provider(Protocol):
     """One configured provider.
 
     Guarantees: raises only UpstreamError and its kin; the last event is `Done`; an answer that ends without saying so
-    raises Malformed or Unavailable instead of `Done`; closing the iterator closes the connection.
+    raises Malformed or Unavailable instead of `Done`; closing the iterator closes the connection. What the provider says of
+    usage and limits is written into the clearance, also when the answer breaks off.
     """
 
     def send(

@@ -37,6 +37,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     open_time     of the first opening; doubles up to `most_open`, each time lengthened by up to a fifth at random
     probe_lease   after which a probe that has not reported no longer counts
     most_cooling  longest Retry-After that is believed
+    most_shut     longest time for which one may be shut
     """
 
     failures: int = 5
@@ -47,6 +48,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     most_open: float = 120.0
     probe_lease: float = 60.0
     most_cooling: float = 600.0
+    most_shut: float = 1_800.0
 
 
 class _Breaker:
@@ -112,6 +114,21 @@ class Breakers:
             self._open(name, one, now)
         elif not failed and (one.state == "half_open" or one.panic > now):
             self._close(name, one, now)
+
+    def forgo(self, name: str) -> None:
+        """The call that was allowed was not made, or nobody waited for its end: if it was the probe, another may be."""
+        self._at(name, self._clock()).probe = float("-inf")
+
+    def shut(self, name: str, seconds: float) -> None:
+        """Open it at once and for so long, for a reason that no further failure is needed to prove. Then it is half open."""
+        now = self._clock()
+        one = self._at(name, now)
+        until = now + min(seconds, self._rules.most_shut) * (1 + self._random() / 5)
+        if one.state != "open":
+            one.openings += 1
+            self._change(name, one, "open")
+        one.until = max(one.until, until)
+        one.panic = float("-inf")
 
     def least_bad(self, names: Iterable[str]) -> str | None:
         """The panic rule: which of the refused deployments to try all the same, None when all are cooling.

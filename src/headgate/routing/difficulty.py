@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 
+from headgate.routing.deciders import Asked, Opinion
 from headgate.routing.features import Features
-from headgate.routing.route import Decision, Task, Tier
+from headgate.routing.route import Intent, Task
 
 WEIGHTS = {
     "length": 1.6,  # fitted; the best single sign, and a baseline that keyword lists seldom beat
@@ -61,19 +62,39 @@ def task_of(seen: Features, *, image: bool) -> Task:
     return "chat"
 
 
-def graded(seen: Features, task: Task, default: Tier) -> Decision:
-    """The tier that a question deserves, or `default` with confidence 0 when the features say too little."""
+class FeatureDecider:
+    """The decider `features`."""
+
+    async def opinion(self, asked: Asked) -> Opinion:
+        """See Decider."""
+        return graded(asked.seen)
+
+
+def graded(seen: Features) -> Opinion:
+    """The tier that a question deserves; an abstention when the features say too little."""
     doubt = _doubt(seen)
     if doubt:
-        return Decision(task, default, 0.0, f"unsure:{doubt}")
+        return Opinion(tier=None, reason=doubt)
     total = score(seen)
     low, high = _logistic(LOW - total), _logistic(total - HIGH)
-    reason = _reason(seen)
-    if total < LOW:
-        return Decision(task, "low", low, reason)
-    if total > HIGH:
-        return Decision(task, "high", high, reason)
-    return Decision(task, "medium", 1 - low - high, reason)
+    middle = 1 - low - high
+    tier, confidence = ("low", low) if total < LOW else ("high", high) if total > HIGH else ("medium", middle)
+    return Opinion(
+        tier=tier,  # type: ignore[arg-type]
+        confidence=confidence,
+        reason=_reason(seen),
+        intent=intent_of(seen),
+        complexity=middle / 2 + high,
+    )
+
+
+def intent_of(seen: Features) -> Intent:
+    """What the caller wants; `chat` when nothing says otherwise."""
+    if seen.trouble:
+        return "error"
+    if seen.reasoning + seen.math + seen.condition + seen.constraint >= 0.5 or seen.code > 0.6:
+        return "analysis"
+    return "retrieval" if seen.plain > 0.5 and seen.asks else "chat"
 
 
 def _doubt(seen: Features) -> str | None:

@@ -29,6 +29,11 @@ _CODE = re.compile(
 _MATH = re.compile(r"\\[a-z]+\{|\$[^$\n]{1,80}\$|[\^∑∫√≤≥≠π%]|\b[a-z] ?= ?[-\da-z]|[*/+] ?\d")
 _ITEM = re.compile(r"^[ \t]*(?:[-*•]|\d{1,2}[.)])\s+\S", re.MULTILINE)
 
+_TROUBLE = re.compile(
+    r"traceback|exception\b|\berror\b|stack ?trace|segfault|(?:does|do|did|is|was)(?:n't| not) (?:work|start|load|compile|open|run)|"
+    r"\bcrash(?:es|ed)?\b|\bbroken\b|\bfails?\b|\bfailed\b"
+)
+
 _CLASSES = {
     "reasoning": "prove proof derive deduce infer explain why analyze analyse analysis compare contrast evaluate assess argue"
     " justify critique tradeoff tradeoffs optimize optimise design diagnose debug strategy implications hypothesis theorem"
@@ -56,6 +61,7 @@ _OPENING = (
     " hey thanks thank i i'd please"
 )
 _OPENERS = frozenset(_OPENING.split())
+_ASKING = frozenset("what what's whats where when who who's whose which how is are do does did can".split())
 
 
 class Features(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +73,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     length      logarithm of its length; 1 is some 3,000 characters or more
     plain       a short look-up in one sentence and everyday words, the first thing said
     questions   questions beyond the first
+    asks        it is one that wants a fact: begins with a word such as "what", or ends in a question mark
+    trouble     it shows an error, or says that something does not work
     """
 
     words: int = 0
@@ -86,6 +94,8 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     questions: float = 0.0
     turns: float = 0.0
     tools: float = 0.0
+    asks: bool = False
+    trouble: bool = False
 
 
 def asked(request: ChatRequest) -> str:
@@ -133,6 +143,8 @@ def features(request: ChatRequest) -> Features:
         questions=_share(questions - 1, 3),
         turns=_share(turns, 5),
         tools=1.0 if request.tools else 0.0,
+        asks=bool(words) and (words[0] in _ASKING or questions > 0),
+        trouble=_TROUBLE.search(lower) is not None,
     )
 
 

@@ -6,12 +6,15 @@ dispatch may go from one to the next without another thought about capability or
 Two sizes of the prompt are known: `most` bytes-for-tokens, which is never too small and is what money is held against,
 and `likely`, the estimate. A window is checked with `most` first; when that does not fit, with `likely`: for
 English text `most` is some four times the truth and would refuse three quarters of every window. If the estimate was too
-small, the provider refuses the call and the next step is tried; the money held still covers it.
+small, the provider refuses the call and the next step is tried; the money held still covers it. What is done about a prompt that is
+too long is overflow.py's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+
+import msgspec
 
 from headgate.model.chat import ChatRequest
 from headgate.model.deployment import Deployment
@@ -20,12 +23,11 @@ from headgate.model.money import Extent
 from headgate.model.tenancy import Policy
 from headgate.routing.extent import TEXT
 from headgate.routing.features import has_image
-from headgate.routing.route import TIERS, Decision, Plan, Route, Step, Tier
+from headgate.routing.overflow import ANSWER_ROOM, SHARE, Fit, Measure, Prompt, comfortable, fits, shorter
+from headgate.routing.route import TIERS, Decision, Plan, Route, Shortened, Step, Tier
 
 MOST_STEPS = 3
 """The first deployment and two fallbacks."""
-ANSWER_ROOM = 256
-"""Tokens that a window must have left for an answer, unless fewer are asked for."""
 
 _PARAMS = {"tools": "tools", "vision": "messages", "json": "response_format"}
 
@@ -51,25 +53,52 @@ def steps(
     most: int,
     extent: Extent,
     shunned: Callable[[str], int],
+    route: Route | None = None,
+    measure: Measure | None = None,
 ) -> tuple[Step, ...]:
     """The deployments to try, at most three, healthy ones first.
 
     `priced`: only deployments with a price; `extent` is how far the request may go; `shunned` ranks a deployment's health, 0 is
-    healthy. Raises InvalidRequest naming a capability that is missing, Unpriced when no model that may be used has a price,
+    healthy; `route` says what is done about a prompt that is too long, and without a `measure` it is not shortened. Raises InvalidRequest naming a capability that is missing, Unpriced when no model that may be used has a price,
     ContextTooLong with the numbers.
     """
     able = _able(tuple(candidates), request)
     affordable = _priced(able) if priced else able
-    fitting = []
-    for one in affordable:
-        limit, short = _room(one, request, likely, most)
-        if limit > 0:
-            ceiling = _ceiling(one, most, limit * request.choices, extent)
-            fitting.append((shunned(one.name), short, Step(one, limit, ceiling)))
+    ranked = sorted(affordable, key=lambda one: shunned(one.name))
+    every = fits(ranked, Prompt(request, likely, most, measure), route)
+    fitting = [fit for fit in every if fit.limit > 0]
     if not fitting:
-        raise _too_long(affordable, request, likely)
-    fitting.sort(key=lambda entry: entry[:2])
-    return tuple(step for _, _, step in fitting[:MOST_STEPS])
+        raise _too_long(affordable, request, likely, route)
+    demoted = every[0].demoted
+    fitting.sort(key=lambda fit: (shunned(fit.deployment.name), fit.demoted, fit.short))
+    return tuple(_step(fit, request, most, extent, demoted=demoted) for fit in fitting[:MOST_STEPS])
+
+
+def _step(fit: Fit, request: ChatRequest, most: int, extent: Extent, *, demoted: bool) -> Step:
+    """`demoted`: the deployment that came first is not asked first, for the prompt is too long for it."""
+    size = most if fit.shortened is None else fit.shortened.most
+    ceiling = _ceiling(fit.deployment, size, fit.limit * request.choices, extent)
+    larger = demoted and not fit.demoted
+    return Step(fit.deployment, fit.limit, ceiling, shortened=fit.shortened, larger=larger)
+
+
+def condensed(plan: Plan, request: ChatRequest, instead: Shortened, *, measure: Measure, expected: int) -> Plan:
+    """The plan with another short form of its `request` in each step that is to have one, and whose window that fits."""
+
+    def with_it(step: Step) -> Step:
+        wanted = step.shortened is not None and step.shortened.condenser == instead.condenser
+        if not (wanted and comfortable(step.deployment, measure)(instead.request)):
+            return step
+        fit = shorter(step.deployment, request, instead)
+        return _step(fit, request, plan.most, plan.extent, demoted=step.larger)
+
+    planned = tuple(map(with_it, plan.steps))
+    return msgspec.structs.replace(
+        plan,
+        steps=planned,
+        ceiling=max(step.ceiling for step in planned),
+        least=least(planned, most=plan.most, choices=plan.choices, expected=expected, extent=plan.extent),
+    )
 
 
 def embedding_plan(route: str, one: Deployment, *, likely: int, most: int, priced: bool = False) -> Plan:
@@ -96,7 +125,8 @@ def least(planned: tuple[Step, ...], *, most: int, choices: int, expected: int, 
     first = planned[0]
     if first.limit <= expected:
         return first.ceiling
-    return _ceiling(first.deployment, most, expected * choices, extent)
+    size = most if first.shortened is None else first.shortened.most
+    return _ceiling(first.deployment, size, expected * choices, extent)
 
 
 def _ceiling(one: Deployment, most: int, completion: int, extent: Extent) -> int:
@@ -144,22 +174,15 @@ def _priced(able: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
     return priced
 
 
-def _room(one: Deployment, request: ChatRequest, likely: int, most: int) -> tuple[int, bool]:
-    """Output tokens that may be asked for (0: the prompt does not fit), and whether the caller wanted more."""
-    wanted = min(request.max_output or one.max_output, one.max_output)
-    if one.context_window - most >= wanted:
-        return wanted, False
-    room = one.context_window - likely
-    if room < min(wanted, ANSWER_ROOM):
-        return 0, True
-    return min(wanted, room), request.max_output is not None and room < wanted
-
-
-def _too_long(candidates: tuple[Deployment, ...], request: ChatRequest, likely: int) -> ContextTooLong:
+def _too_long(
+    candidates: tuple[Deployment, ...], request: ChatRequest, likely: int, route: Route | None
+) -> ContextTooLong:
     largest = max(candidates, key=lambda one: one.context_window)
     answer = min(request.max_output or largest.max_output, largest.max_output, ANSWER_ROOM)
+    refuses = route is not None and "refuse" in route.overflow
+    share = f", of which a prompt may take {SHARE:.0%} here" if refuses else ""
     return ContextTooLong(
         f"The prompt is about {likely} tokens and its answer needs at least {answer}; the largest model that may be used,"
-        f" `{largest.name}`, takes {largest.context_window} together.",
+        f" `{largest.name}`, takes {largest.context_window} together{share}.",
         param="messages",
     )

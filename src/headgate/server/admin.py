@@ -24,6 +24,7 @@ from headgate.server.admin_billing import add_billing
 from headgate.server.admin_budgets import add_budgets, add_organisations
 from headgate.server.admin_cache import add_cache
 from headgate.server.admin_prices import add_prices
+from headgate.server.admin_routes import add_routes
 from headgate.server.bodies import Body, Usd, author
 from headgate.server.budgets import Budgets, Limit, budgets_of
 from headgate.server.edge import no_such_path
@@ -86,6 +87,9 @@ class PolicyBody(Body):
         None, description="What it pays for an answer from stock, in percent of what the call would have cost."
     )
     customer: str | None = Field(None, description="Its name at whoever bills it.")
+    residency: tuple[str, ...] | None = Field(
+        None, description="Regions whose models may see its data; null is as `tenant_defaults` say, else all."
+    )
     cache: CacheBody | None = Field(None, description="How the semantic cache treats its calls.")
 
 
@@ -146,6 +150,7 @@ def management(engine: Engine) -> FastAPI:
     _add_reports(app, engine)
     add_prices(app, engine.pricing)
     add_cache(app, engine)
+    add_routes(app, engine)
     add_billing(app, engine)
     page = files("headgate.server").joinpath("docs.html").read_text(encoding="utf-8")
 

@@ -102,6 +102,6 @@ def add_cache(app: FastAPI, engine: Engine) -> None:
     @app.post("/admin/cache/explain", tags=["cache"])
     async def explain(body: ExplainBody) -> Json:
         """Would the answer to the other question be served for the one, and why?"""
-        terms = CacheTerms() if body.tenant is None else (await tenants.called(body.tenant)).policy.cache
+        terms = CacheTerms() if body.tenant is None else cache.terms((await tenants.called(body.tenant)).policy)
         treated = cache.treatment(body.route or "", terms, Wishes())
         return explanation_row(body.one, body.other, await cache.explain(body.one, body.other, treated))

@@ -29,6 +29,7 @@ from headgate.server.edge import (
 )
 from headgate.server.embeddings import EmbeddingsDoor
 from headgate.server.inference import InferenceDoor
+from headgate.server.query import QueryDoor
 from headgate.server.statements import statement_page
 from headgate.server.stock import StockDoor
 from headgate.server.usage import query_of, usage_report
@@ -73,9 +74,11 @@ class App:
         self._chat = ChatDoor(gateway, limits)
         self._embeddings = EmbeddingsDoor(gateway, limits)
         self._stock = StockDoor(gateway, limits)
+        self._query = QueryDoor(gateway, limits)
         inference = InferenceDoor(jobs, limits)
         self._doors: dict[str, tuple[str, Door]] = {
             "/chat": ("POST", self._chat.ask),
+            "/api/v1/ai/query": ("POST", self._query.query),
             "/v2/inference/submit": ("POST", inference.submit),
             "/v2/inference/result": ("GET", inference.result),
             "/v2/inference/events": ("GET", inference.events),

@@ -25,6 +25,7 @@ from headgate.server.edge import (
     decode_json,
     read_body,
 )
+from headgate.server.pulse import Pulse
 from headgate.server.wishes import read_wishes
 
 
@@ -60,8 +61,10 @@ class ChatDoor:
             model=reply.trail.model or request.model,
             include_usage=bool(options is not None and options.include_usage),
         )
-        async for chunk in chunks:
-            await send.part(chunk)
+        with Pulse(send) as pulse:
+            async for chunk in chunks:
+                await send.part(chunk)
+                pulse.beat()
         await send.end()
 
     async def ask(self, caller: Principal, scope: Scope, receive: Receive, send: Sender) -> None:

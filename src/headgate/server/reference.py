@@ -47,6 +47,16 @@ _ASK = {
     "required": ["prompt"],
     "properties": {"prompt": {"type": "string"}, "model": {"type": "string", "default": "auto"}},
 }
+_QUERY = {
+    "type": "object",
+    "required": ["query", "user_id"],
+    "properties": {
+        "query": {"type": "string"},
+        "user_id": {"type": "string", "description": "The end user; wins over x-headgate-user."},
+        "model": {"type": "string", "default": "auto"},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
 _EMBED = {
     "type": "object",
     "required": ["model", "input"],
@@ -129,9 +139,18 @@ _TOLD = (
     ("x-headgate-deployment", "the model that answered"),
     ("x-headgate-route-reason", "why it was chosen; budget_degraded: a budget is used up"),
     ("x-headgate-route-confidence", "0.000 to 1.000"),
+    ("x-headgate-task", "what the router took the question for: chat, reasoning, code or vision"),
+    ("x-headgate-intent", "retrieval, chat, analysis or error"),
+    ("x-headgate-complexity", "0.00, a look-up, to 1.00"),
+    ("x-headgate-tier", "low, medium or high"),
+    ("x-headgate-decider", "who chose the tier: rules, features, knn or classifier"),
     (
         "x-headgate-output-limit",
         "tokens that an answer could have, where a budget near its end left fewer than were asked for",
+    ),
+    (
+        "x-headgate-context",
+        "of a prompt too long for a model: larger (another answered), pruned:12 (12 old messages left out) or condensed:8 (summed up)",
     ),
     ("x-headgate-attempts", "calls to providers"),
     ("x-headgate-fallback", "true when another model had failed before"),
@@ -185,6 +204,7 @@ def _calls() -> Json:
         },
         "/v2/inference/result": {"get": _call("What has become of it", "calls", parameters=[_REQUEST_ID])},
         "/v2/inference/events": {"get": _call("The same, as it happens (SSE)", "calls", parameters=[_REQUEST_ID])},
+        "/api/v1/ai/query": {"post": _told(_call("Answer one question of one user", "calls", _QUERY, wishes))},
         "/healthz": {"get": _call("Is the process alive", "operation")},
         "/readyz": {"get": _call("Are the stores reachable", "operation")},
         "/metrics": {"get": _call("Prometheus metrics", "operation")},

@@ -26,6 +26,7 @@ POLICY = (
     "zone",
     "hit_percent",
     "customer",
+    "residency",
 )
 """The fields of a policy that are shown beside the rates, and beside how the cache treats it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import msgspec
 
@@ -11,6 +11,7 @@ from headgate.model.chat import Completion
 from headgate.model.errors import GatewayError
 from headgate.model.money import to_usd
 from headgate.reply import Reply
+from headgate.routing.route import Decision
 from headgate.server.edge import Header, rate_headers
 
 encode = msgspec.json.encode
@@ -33,9 +34,11 @@ def reply_headers(reply: Reply, tokens: RateState | None, *, final: bool) -> lis
         (b"x-headgate-entry", trail.entry),
         (b"x-headgate-cache-reason", trail.cache_reason),
         (b"x-headgate-route-reason", trail.route_reason),
+        (b"x-headgate-context", trail.overflow),
     ):
         if value:
             headers.append((name, value.encode("latin-1", "replace")))
+    headers.extend(_decided(trail.decision))
     if trail.confidence is not None:
         headers.append((b"x-headgate-confidence", b"%.3f" % trail.confidence))
     if trail.route_confidence is not None:
@@ -51,6 +54,16 @@ def reply_headers(reply: Reply, tokens: RateState | None, *, final: bool) -> lis
         headers.append((b"x-headgate-cost-usd", to_usd(reply.cost).encode()))
         headers.append((b"x-headgate-saved-usd", to_usd(reply.saved).encode()))
     return headers
+
+
+def _decided(decision: Decision | None) -> Iterator[Header]:
+    """Of a call whose tier a decider chose: what kind of question it seems to be, and who said so."""
+    if decision is not None and decision.decider is not None:
+        yield b"x-headgate-task", decision.task.encode()
+        yield b"x-headgate-intent", decision.intent.encode()
+        yield b"x-headgate-complexity", b"%.2f" % decision.complexity
+        yield b"x-headgate-tier", decision.tier.encode()
+        yield b"x-headgate-decider", decision.decider.encode()
 
 
 def completion_json(id: str, created: int, completion: Completion) -> bytes:

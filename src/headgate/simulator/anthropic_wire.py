@@ -28,10 +28,13 @@ _STOP_REASON = {
 }
 _TYPES = {
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
     500: "api_error",
+    502: "api_error",
+    503: "api_error",
     529: "overloaded_error",
 }
 
@@ -144,6 +147,14 @@ class AnthropicMessages:
         error = {"type": _TYPES.get(rejection.status, "invalid_request_error"), "message": rejection.message}
         value = {"type": "error", "error": error, "request_id": request_id}
         return wire.error_delivery(rejection, value, f"request-id: {request_id}")
+
+    def no_money(self) -> Rejection:
+        """Anthropic's error for an account that is empty."""
+        return Rejection(
+            400,
+            "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or"
+            " purchase credits.",
+        )
 
     def too_long(self, prompt_tokens: int) -> Rejection:
         """Anthropic's error for a prompt that does not fit."""

@@ -7,7 +7,8 @@ ends. `spoil` turns a sound one into a broken one; nothing here touches a socket
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import gzip
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -17,6 +18,7 @@ from headgate.simulator.faults import Fault
 Frame: TypeAlias = tuple[bytes, int]
 
 SLICES = (23, 7, 41, 11)
+MEBIBYTE = 1024 * 1024
 
 
 class Ending(enum.Enum):
@@ -34,7 +36,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
     `head` is the status line and the headers that do not depend on the connection; empty: nothing at all is sent.
     `length` is the promised body length, None for a stream. `delay` and `outage` are seconds; the first frame bills
-    `prompt_tokens` to `model`. `spaced` sends each frame in a write of its own.
+    `prompt_tokens` to `model`. `spaced` sends each frame in a write of its own, `pause` waits so many seconds after each.
     """
 
     head: bytes
@@ -46,6 +48,7 @@ class Delivery(msgspec.Struct, frozen=True):
     model: str = ""
     prompt_tokens: int = 0
     spaced: bool = False
+    pause: float = 0.0
 
 
 def head(status: int, reason: str, content_type: str, *extra: str) -> bytes:
@@ -61,26 +64,47 @@ def whole(first_lines: bytes, body: bytes) -> Delivery:
 
 def spoil(delivery: Delivery, fault: Fault) -> Delivery:
     """Commit a fault on the wire; faults of status or content leave the delivery as it is."""
-    change: dict[str, Any] = {}
-    match fault.name:
-        case "hang":
-            change = {"head": b"", "frames": (), "ending": Ending.HOLD}
-        case "refuse":
-            ending = Ending.OUTAGE if fault.amount else Ending.RESET
-            change = {"head": b"", "frames": (), "ending": ending, "outage": fault.amount}
-        case "slow-first-byte":
-            change = {"delay": delivery.delay + fault.amount}
-        case "stall":
-            change = {"frames": _until(delivery, int(fault.amount)), "ending": Ending.HOLD}
-        case "cut":
-            change = {"frames": _until(delivery, int(fault.amount)), "ending": Ending.RESET}
-        case "truncated-json":
-            change = {"frames": _truncated(delivery), "ending": Ending.CLOSE}
-        case "malformed-sse":
-            change = _malformed(delivery, int(fault.amount))
-        case "split-utf8":
-            change = {"frames": slices(delivery.frames), "spaced": True}
-    return msgspec.structs.replace(delivery, **change)
+    change = _SPOILT.get(fault.name)
+    return delivery if change is None else msgspec.structs.replace(delivery, **change(delivery, fault.amount))
+
+
+def _used_up(seconds: float) -> bytes:
+    """OpenAI's headers of a limit that is used up, and whole again after some seconds."""
+    return (
+        "x-ratelimit-limit-requests: 60\r\nx-ratelimit-remaining-requests: 0\r\n"
+        f"x-ratelimit-reset-requests: {seconds:g}s\r\n"
+    ).encode()
+
+
+def _error_inside(delivery: Delivery, count: int) -> dict[str, Any]:
+    """An error in the place of what would come after content chunk `count`; before the first of them nothing is billed. Both vendors'
+    readers understand the object."""
+    error = b'{"type":"error","error":{"type":"overloaded_error","code":"overloaded_error","message":"Overloaded"}}'
+    if delivery.length is not None:
+        return {"frames": ((error, 0),), "length": len(error), "prompt_tokens": 0}
+    event = b"event: error\ndata: " + error + b"\n\n"
+    return {
+        "frames": (*_until(delivery, count), (event, 0)),
+        "prompt_tokens": delivery.prompt_tokens if count else 0,
+    }
+
+
+def _odd(delivery: Delivery) -> Sequence[Frame]:
+    """The same events as the standard allows them to be written, of a stream; without the blank line after the last."""
+    if delivery.length is not None:
+        return delivery.frames
+    odd = [
+        (b": a comment\r\nstrange: field\r\nretry: 10\r\n" + _crlf(piece), generated)
+        for piece, generated in delivery.frames
+    ]
+    odd[0] = b"\xef\xbb\xbf" + odd[0][0], odd[0][1]
+    odd[-1] = odd[-1][0].removesuffix(b"\r\n"), odd[-1][1]
+    return odd
+
+
+def _crlf(piece: bytes) -> bytes:
+    """Its lines end in CRLF, and an object is written on two lines of data."""
+    return piece.replace(b"\n", b"\r\n").replace(b'data: {"', b'data: {\r\ndata: "')
 
 
 def _until(delivery: Delivery, count: int) -> Sequence[Frame]:
@@ -118,6 +142,25 @@ def _malformed(delivery: Delivery, count: int) -> dict[str, Any]:
     return {"frames": (*before, broken, *rest)}
 
 
+def _unanswered(ending: Ending, seconds: float = 0.0) -> dict[str, Any]:
+    return {"head": b"", "frames": (), "ending": ending, "outage": seconds}
+
+
+def _endless(delivery: Delivery, mebibytes: float) -> dict[str, Any]:
+    line = b"data: {" + b"x" * int(mebibytes * MEBIBYTE)
+    return {"frames": [*_until(delivery, 0), (line, 0)], "length": None, "ending": Ending.HOLD}
+
+
+def _compressed(delivery: Delivery) -> dict[str, Any]:
+    body = gzip.compress(b"".join(piece for piece, _ in delivery.frames))
+    billed = sum(generated for _, generated in delivery.frames)
+    return {
+        "head": delivery.head + b"content-encoding: gzip\r\n",
+        "frames": ((body, billed),),
+        "length": len(body),
+    }
+
+
 def slices(frames: Sequence[Frame]) -> list[Frame]:
     """Cut the same bytes anew: in short slices, and inside every character of several bytes."""
     starts: dict[int, int] = {}
@@ -134,3 +177,22 @@ def slices(frames: Sequence[Frame]) -> list[Frame]:
             cut.append((bytes(stream[begin : place + 1]), billed))
             begin, billed, turn = place + 1, 0, turn + 1
     return cut
+
+
+_SPOILT: Mapping[str, Callable[[Delivery, float], dict[str, Any]]] = {
+    "quota": lambda sound, seconds: {"head": sound.head + _used_up(seconds)},
+    "trickle": lambda _, seconds: {"pause": seconds},
+    "error-event": lambda sound, chunks: _error_inside(sound, int(chunks)),
+    "odd-sse": lambda sound, _: {"frames": _odd(sound)},
+    "endless-line": _endless,
+    "gzip": lambda sound, _: _compressed(sound),
+    "hang": lambda _, __: _unanswered(Ending.HOLD),
+    "refuse": lambda _, seconds: _unanswered(Ending.OUTAGE if seconds else Ending.RESET, seconds),
+    "slow-first-byte": lambda sound, seconds: {"delay": sound.delay + seconds},
+    "stall": lambda sound, chunks: {"frames": _until(sound, int(chunks)), "ending": Ending.HOLD},
+    "cut": lambda sound, chunks: {"frames": _until(sound, int(chunks)), "ending": Ending.RESET},
+    "truncated-json": lambda sound, _: {"frames": _truncated(sound), "ending": Ending.CLOSE},
+    "malformed-sse": lambda sound, chunks: _malformed(sound, int(chunks)),
+    "split-utf8": lambda sound, _: {"frames": slices(sound.frames), "spaced": True},
+}
+"""What each fault of the wire changes, given the sound delivery and the fault's amount."""

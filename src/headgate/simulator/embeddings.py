@@ -88,6 +88,10 @@ class OpenAIEmbeddings:
         """The error in OpenAI's shape."""
         return openai_wire.reject(rejection, stamp)
 
+    def no_money(self) -> Rejection:
+        """OpenAI's error for an account that is empty."""
+        return openai_wire.no_money()
+
     def too_long(self, prompt_tokens: int) -> Rejection:
         """OpenAI's error for inputs that do not fit."""
         return Rejection(

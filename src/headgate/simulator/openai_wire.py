@@ -26,7 +26,7 @@ _FINISH = {
     Finish.LENGTH: "length",
     Finish.TOOL: "tool_calls",
 }
-_TYPES = {429: "requests", 500: "server_error", 529: "server_error"}
+_TYPES = {429: "requests", 500: "server_error", 502: "server_error", 503: "server_error", 529: "server_error"}
 
 
 class OpenAIChat:
@@ -85,6 +85,10 @@ class OpenAIChat:
         """The error in OpenAI's shape."""
         return reject(rejection, stamp)
 
+    def no_money(self) -> Rejection:
+        """OpenAI's error for an account that is empty."""
+        return no_money()
+
     def too_long(self, prompt_tokens: int) -> Rejection:
         """OpenAI's error for a prompt that does not fit."""
         return Rejection(
@@ -94,6 +98,12 @@ class OpenAIChat:
             param="messages",
             code="context_length_exceeded",
         )
+
+
+def no_money() -> Rejection:
+    """OpenAI's error for an account that is empty."""
+    words = "You exceeded your current quota, please check your plan and billing details."
+    return Rejection(429, words, code="insufficient_quota")
 
 
 def reject(rejection: Rejection, stamp: Stamp) -> Delivery:

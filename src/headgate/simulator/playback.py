@@ -91,6 +91,9 @@ class Playback:
                 self._timer = self._loop.call_later(wait, self._advance)
                 return
             self._write_batch()
+            if self._delivery.pause:
+                self._timer = self._loop.call_later(self._delivery.pause, self._advance)
+                return
             if self._delivery.spaced:
                 self._timer = self._loop.call_soon(self._advance)
                 return
@@ -105,7 +108,7 @@ class Playback:
 
     def _write_batch(self) -> None:
         """Write the due frames up to a limit at once; a paced or spaced delivery writes one frame."""
-        single = self._delivery.spaced or self._tokens_per_s > 0
+        single = self._delivery.spaced or self._delivery.pause > 0 or self._tokens_per_s > 0
         batch: list[bytes] = []
         size = generated = 0
         while self._next < len(self._delivery.frames) and size < BATCH_BYTES:

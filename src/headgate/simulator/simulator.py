@@ -25,7 +25,7 @@ from headgate.simulator import openai_wire
 from headgate.simulator.answers import Quirks
 from headgate.simulator.anthropic_wire import AnthropicMessages
 from headgate.simulator.counts import Counts
-from headgate.simulator.delivery import Delivery, head, spoil, whole
+from headgate.simulator.delivery import MEBIBYTE, Delivery, head, spoil, whole
 from headgate.simulator.embeddings import OpenAIEmbeddings
 from headgate.simulator.faults import KINDS, MODEL_PREFIX, Fault, UnknownFaultError, fault_of_model, parse_fault
 from headgate.simulator.listener import Listener
@@ -34,14 +34,18 @@ from headgate.simulator.protocol import Request
 from headgate.simulator.script import Rule, Script, ScriptError, read_rules
 from headgate.simulator.wire import Rejection, Stamp, Wire
 
-MEBIBYTE = 1024 * 1024
 LISTED_MODELS = ("simulated-small", "simulated-large", "simulated-embedding")
 
 _STATUS_FAULTS: Mapping[str, tuple[str, str | None]] = MappingProxyType(
     {
         "400": ("The request was refused on purpose.", None),
         "401": ("Incorrect API key provided.", "invalid_api_key"),
+        "403": ("You are not allowed to do this.", None),
+        "404": ("The model does not exist or you do not have access to it.", "model_not_found"),
+        "413": ("The request is too large.", None),
         "429": ("Rate limit reached.", "rate_limit_exceeded"),
+        "502": ("Bad gateway.", None),
+        "503": ("The service is unavailable.", None),
         "500": ("The server had an error while processing your request.", None),
         "529": ("Overloaded", None),
     }
@@ -214,6 +218,8 @@ def _rejection(fault: Fault, wire: Wire, prompt_tokens: int) -> Rejection | None
     """The error that a fault of status answers with; None for faults of another kind."""
     if fault.name == "context-length":
         return wire.too_long(prompt_tokens + 1_000_000)
+    if fault.name == "no-money":
+        return wire.no_money()
     if fault.name not in _STATUS_FAULTS:
         return None
     message, code = _STATUS_FAULTS[fault.name]

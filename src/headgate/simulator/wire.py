@@ -20,11 +20,15 @@ _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 REASONS = {
     400: "Bad Request",
     401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     413: "Content Too Large",
     429: "Too Many Requests",
     500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
     529: "Overloaded",
 }
 
@@ -69,6 +73,10 @@ class Wire(Protocol):
 
     def reject(self, rejection: Rejection, stamp: Stamp) -> Delivery:
         """The error in the vendor's shape."""
+        ...
+
+    def no_money(self) -> Rejection:
+        """The vendor's error for an account that is empty."""
         ...
 
     def too_long(self, prompt_tokens: int) -> Rejection:

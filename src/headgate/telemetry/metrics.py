@@ -68,6 +68,10 @@ class PrometheusSink:
         """Count a threshold of a budget; `window` is its kind. An organisation's has no tenant."""
         self._series.budget_alerts.add((self._tenant(tenant), window, str(percent)))
 
+    def upstream_alarm(self, deployment: str, reason: str) -> None:
+        """Count a provider's refusal to work for us that somebody has to look at."""
+        self._series.upstream_alarms.add((self._deployment(deployment), reason))
+
     def spend_rate_alert(self, tenant: str) -> None:
         """Count a task that became dearer."""
         self._series.spend_rate_alerts.add((self._tenant(tenant),))
@@ -106,6 +110,10 @@ class PrometheusSink:
         ):
             if happened:
                 counter.add()
+
+    def classifier(self, outcome: str) -> None:
+        """Count a question to the router's classifier by what became of it."""
+        self._series.classifier.add((outcome,))
 
     def record(self, record: CallRecord) -> None:
         """Count one finished call, together with others: many in a row cost half of as many one by one."""

@@ -38,6 +38,10 @@ GAUGES = {
     "headgate_jobs": "Submitted requests that have not ended: `queued` or `in_flight`.",
     "headgate_ledger_lag_seconds": "Age of the oldest ledger write that is not yet durable.",
     "headgate_reservations_open": "Reservations neither settled nor released.",
+    "headgate_upstream_errors_ratio": "Of a deployment's attempts of late, the share that failed.",
+    "headgate_upstream_inflight": "Attempts that are at a deployment now.",
+    "headgate_upstream_kv_cache_ratio": "How full a deployment's memory for prompts is, as its server says.",
+    "headgate_upstream_limit": "Attempts that a deployment is given at a time.",
 }
 """Gauges that assembly fills by giving a function to read."""
 
@@ -45,6 +49,7 @@ TOTALS = {
     "headgate_cache_evictions_total": "Cached answers that made room for others.",
     "headgate_cache_failures_total": "Times that a part of the cache did not work and a call went on without it.",
     "headgate_cache_invalidated_total": "Cached answers that were taken out by an invalidation, or by feedback.",
+    "headgate_routing_outcomes_lost_total": "Outcomes of routing that could not be kept.",
 }
 """The same for counters that others keep."""
 
@@ -158,6 +163,18 @@ class Series:
         self._of_flights()
 
     def _of_flights(self) -> None:
+        self.upstream_alarms = Counter(
+            "upstream_alarms_total",
+            "Minutes in which a provider refused our credentials, or wanted money.",
+            "deployment",
+            "reason",
+        )
+        self.checks = Counter("shadow_checks_total", "Answers served by meaning that were bought again.", "outcome")
+        self.classifier = Counter(
+            "router_classifier_total",
+            "Questions that the router would have a model label: labelled, known from before, or why not.",
+            "outcome",
+        )
         self.flights = Counter("flights_total", "Flights that were sent to a provider.")
         self.joins = Counter(
             "flight_joins_total", "Callers that joined another's flight, by what they had in common with it.", "kind"

@@ -6,12 +6,13 @@ that has not said otherwise.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from headgate.model.errors import InvalidRequest
-from headgate.model.tenancy import CacheTerms, Policy
+from headgate.model.tenancy import REGION, CacheTerms, Policy
 from headgate.model.zones import zone_of
 
 MOST_HIT_PERCENT = 1_000
@@ -69,6 +70,11 @@ def _check_ranges(policy: Policy) -> None:
         raise InvalidRequest(f"`hit_percent` must be between 0 and {MOST_HIT_PERCENT}.", param="hit_percent")
     if policy.customer is not None and not (policy.customer.isprintable() and 1 <= len(policy.customer) <= 255):
         raise InvalidRequest("`customer` must be 1 to 255 printable characters.", param="customer")
+    regions = policy.residency
+    if regions is not None and not (regions and all(re.fullmatch(REGION, one) for one in regions)):
+        raise InvalidRequest(
+            "`residency` must name at least one region, each such as eu or us-east.", param="residency"
+        )
     rate = policy.cache.max_error_rate
     if rate is not None and not 0 <= rate <= HIGHEST_ERROR_RATE:
         raise InvalidRequest(

@@ -11,8 +11,9 @@ import pytest
 
 from headgate.cache.cache import CacheStore, Candidate, Entry, Hit, Miss, Question, Selection
 from headgate.cache.fingerprint import fingerprint
+from headgate.cache.keeping import Asked
 from headgate.cache.memory import MemoryStore
-from headgate.cache.tiers import UNKNOWN_EPOCH, Asked, Cache
+from headgate.cache.tiers import UNKNOWN_EPOCH, Cache
 from headgate.cache.treatment import CachePolicy, Treatment
 from headgate.cache.verdict import Judgement, Verdict
 from headgate.model.chat import ChatRequest, Completion

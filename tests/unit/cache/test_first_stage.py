@@ -9,9 +9,10 @@ import pytest
 
 from headgate.cache.cache import Hit, Miss, Selection
 from headgate.cache.fingerprint import fingerprint
+from headgate.cache.keeping import Asked
 from headgate.cache.memory import MemoryStore
 from headgate.cache.static import FirstStage, StaticEmbedder
-from headgate.cache.tiers import Asked, Cache
+from headgate.cache.tiers import Cache
 from headgate.cache.treatment import CachePolicy
 from headgate.model.chat import ChatRequest, Completion
 from headgate.model.money import Usage

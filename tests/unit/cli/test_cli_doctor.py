@@ -21,7 +21,7 @@ from headgate.budget.sums import mark_of, write_mark
 from headgate.cache.embedders import SHIPPED
 from headgate.cli.checks import Check, databases, embedding_model, port
 from headgate.cli.reach import reach
-from headgate.config_sections import ProviderConfig
+from headgate.config_providers import ProviderConfig
 from headgate.simulator.simulator import Simulator
 from headgate.storage.sqlite import Claim
 from tests.unit.cli.conftest import NOON, Headgate, printed, spend

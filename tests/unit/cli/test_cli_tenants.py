@@ -192,3 +192,13 @@ def test_commands_work_while_another_process_serves_from_the_ledger(headgate: He
         headgate("doctor")
     finally:
         asyncio.run(serving.close())
+
+
+def test_a_tenants_data_may_be_held_in_regions_and_let_go_again(headgate: Headgate) -> None:
+    made = printed(headgate("tenants", "create", "acme", "--residency", "eu", "--residency", "ch", "--json"))
+    assert made["policy"]["residency"] == ["eu", "ch"]
+    assert "eu, ch" in headgate("tenants", "show", "acme").stdout
+    free = printed(headgate("tenants", "update", "acme", "--residency", "none", "--json"))
+    assert free["policy"]["residency"] is None
+    assert "any region" in headgate("tenants", "show", "acme").stdout
+    assert "residency" in headgate("tenants", "update", "acme", "--residency", "Europe!", code=1).stderr

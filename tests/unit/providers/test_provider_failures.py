@@ -8,6 +8,7 @@ import pytest
 
 from headgate.model.errors import (
     Malformed,
+    OutOfMoney,
     Refused,
     Rejected,
     Throttled,
@@ -16,7 +17,8 @@ from headgate.model.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from headgate.providers.failures import classify, clean, complaint, inside_stream, retry_after
+from headgate.providers.failures import classify, clean, complaint, inside_stream
+from headgate.providers.quotas import retry_after
 
 NOW = 1_700_000_000.0
 
@@ -31,7 +33,7 @@ def failure(status: int, body: Any = None, headers: dict[str, str] | None = None
         (302, Malformed),
         (400, Rejected),
         (401, Refused),
-        (402, Refused),
+        (402, OutOfMoney),
         (403, Refused),
         (404, Rejected),
         (408, UpstreamTimeout),
@@ -95,7 +97,7 @@ def test_a_prompt_that_does_not_fit_is_told_from_other_rejections(status: int, b
 )
 def test_an_account_without_money_is_refused_and_not_retried(status: int, body: Any) -> None:
     error = failure(status, body)
-    assert type(error) is Refused
+    assert type(error) is OutOfMoney
     assert not error.retryable
 
 
@@ -129,7 +131,7 @@ def test_every_known_shape_of_an_error_body_is_read(body: Any, message: str) -> 
         ({"type": "error", "error": {"type": "authentication_error", "message": "No"}}, Refused),
         ({"error": {"message": "x", "type": "BadRequestError", "code": 400}}, Rejected),
         ({"error": {"message": "x", "code": "rate_limit_exceeded"}}, Throttled),
-        ({"error": {"message": "x", "code": "insufficient_quota"}}, Refused),
+        ({"error": {"message": "x", "code": "insufficient_quota"}}, OutOfMoney),
         ({"error": {"message": "x", "code": 502}}, Unavailable),
         ({"error": {"message": "x", "status_code": 504}}, UpstreamTimeout),
         ({"error": {"message": "maximum context length is 8", "code": 400}}, UpstreamContextTooLong),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,16 +11,16 @@ from hypothesis import strategies as st
 
 from headgate.model.chat import ChatRequest, Message
 from headgate.model.deployment import Deployment
-from headgate.model.tenancy import Policy
-from headgate.routing.breaker import Breakers
+from headgate.model.tenancy import Policy, Principal
 from headgate.routing.difficulty import score
 from headgate.routing.features import HEAD, TAIL, features
-from headgate.routing.routing import Route, Routing
+from headgate.routing.fleet import Fleet
+from headgate.routing.routing import Decision, Route, Routing
 
 DEPLOYMENTS = {name: Deployment(name=name, provider="sim", model=name) for name in ("small", "middle", "large")}
 AUTO = Route("auto", {"low": ("small",), "medium": ("middle",), "high": ("large",)})
 FLAT = Route("flat", dict.fromkeys(("low", "medium", "high"), ("small",)))
-ROUTING = Routing(DEPLOYMENTS, {"auto": AUTO, "flat": FLAT}, breakers=Breakers())
+ROUTING = Routing(DEPLOYMENTS, {"auto": AUTO, "flat": FLAT}, fleet=Fleet())
 
 
 def ask(*turns: str, model: str = "auto", **body) -> ChatRequest:
@@ -26,8 +28,13 @@ def ask(*turns: str, model: str = "auto", **body) -> ChatRequest:
     return ChatRequest.parse({"model": model, "messages": messages, **body})
 
 
+def by(routing: Routing, request: ChatRequest, policy: Policy | None = None, *, frugal: bool = False) -> Decision:
+    caller = Principal(tenant="acme", policy=policy or Policy())
+    return asyncio.run(routing.decide(request, caller, frugal=frugal))
+
+
 def decided(*turns: str, policy: Policy | None = None, **body):
-    return ROUTING.decide(ask(*turns, **body), policy or Policy())
+    return by(ROUTING, ask(*turns, **body), policy)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +95,8 @@ def test_no_keyword_is_no_evidence_of_ease(text: str) -> None:
     ],
 )
 def test_out_of_its_depth_the_router_abstains_to_the_default_tier(text: str, reason: str) -> None:
-    safe = Routing(DEPLOYMENTS, {"auto": Route("auto", AUTO.tiers, AUTO.tasks, "high")}, breakers=Breakers())
-    decision = safe.decide(ask(text), Policy())
+    safe = Routing(DEPLOYMENTS, {"auto": Route("auto", AUTO.tiers, AUTO.tasks, "high")}, fleet=Fleet())
+    decision = by(safe, ask(text))
     assert (decision.tier, decision.confidence, decision.reason) == ("high", 0.0, reason)
 
 
@@ -123,7 +130,7 @@ def test_an_image_in_any_turn_makes_it_a_vision_task() -> None:
             ],
         }
     )
-    assert ROUTING.decide(request, Policy()).task == "vision"
+    assert by(ROUTING, request).task == "vision"
 
 
 def test_a_deployment_asked_for_by_name_is_pinned() -> None:
@@ -143,10 +150,10 @@ def test_the_tenants_tier_overrules_the_router() -> None:
 
 def test_a_frugal_decision_is_the_cheapest_tier_whatever_the_question_and_the_tenant_wish() -> None:
     request = ask("Prove that the square root of two is irrational, step by step.")
-    decision = ROUTING.decide(request, Policy(tier="high"), frugal=True)
+    decision = by(ROUTING, request, Policy(tier="high"), frugal=True)
     assert (decision.tier, decision.reason, decision.frugal) == ("low", "budget_degraded", True)
     for model, reason in (("large", "pinned"), ("flat", "untiered")):
-        assert ROUTING.decide(ask("hi", model=model), Policy(), frugal=True).reason == reason
+        assert by(ROUTING, ask("hi", model=model), frugal=True).reason == reason
 
 
 def test_only_a_route_with_several_tiers_or_tasks_has_a_cheaper_one() -> None:
@@ -170,7 +177,7 @@ def test_any_text_gets_a_decision_with_bounded_features(text: str, role: str) ->
     seen = features(request)
     shares = [getattr(seen, name) for name in seen.__struct_fields__ if name not in ("words", "foreign", "long")]
     assert all(0 <= share <= 1 for share in shares)
-    assert 0 <= ROUTING.decide(request, Policy()).confidence <= 1
+    assert 0 <= by(ROUTING, request).confidence <= 1
 
 
 @pytest.mark.parametrize("hostile", ["\n", "select ", ";\n ", "$a", "- ", "a=", "x^2 ", "why "])

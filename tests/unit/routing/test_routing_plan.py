@@ -11,6 +11,7 @@ from headgate.model.errors import ContextTooLong, InvalidRequest, ModelNotAllowe
 from headgate.model.money import Price, Usage
 from headgate.model.tenancy import Policy
 from headgate.routing.breaker import Breakers
+from headgate.routing.fleet import Fleet
 from headgate.routing.routing import Decision, Plan, Route, Routing
 
 CHEAP, DEAR = Price(input=150_000_000, output=600_000_000), Price(input=2_500_000_000, output=10_000_000_000)
@@ -43,7 +44,9 @@ class Planner:
     def __init__(self, deployments=DEPLOYMENTS, route=AUTO, **options) -> None:
         self.now = 0.0
         self.breakers = Breakers(clock=lambda: self.now, random=lambda: 0.0)
-        self.routing = Routing(deployments, {route.name: route}, breakers=self.breakers, **options)
+        self.routing = Routing(
+            deployments, {route.name: route}, fleet=Fleet(self.breakers, clock=lambda: self.now), **options
+        )
 
     def __call__(self, chosen=None, *, policy=None, likely=10, most=40, priced=False, expected=0, **body) -> Plan:
         request = ChatRequest.parse({"model": "auto", "messages": HELLO, **body})
@@ -285,8 +288,20 @@ def test_health_tells_of_every_deployment() -> None:
     planner = Planner()
     planner.breakers.observe("small", failed=True, retry_after=30)
     health = planner.routing.health()
-    assert health["small"] == {"state": "closed", "cooling": 30.0, "calls": 1, "failures": 1}
+    assert health["small"].items() >= {"state": "closed", "cooling": 30.0, "calls": 1, "failures": 1}.items()
     assert set(health) == set(DEPLOYMENTS)
+
+
+def test_a_pool_shares_the_calls_and_a_tenants_preference_and_what_is_refused_keep_their_places() -> None:
+    tiers = dict.fromkeys(("low", "medium", "high"), ("small", "middle", "large"))
+    planner = Planner(route=Route("auto", tiers, pools=(("small", "middle"),)))
+    orders = {tuple(planner.names()) for _ in range(60)}
+    assert orders == {("small", "middle", "large"), ("middle", "small", "large")}
+    preferring = Policy(prefer=("middle",))
+    assert {planner.names(policy=preferring)[0] for _ in range(20)} == {"middle"}
+    for _ in range(5):
+        planner.breakers.observe("small", failed=True)
+    assert {planner.names()[0] for _ in range(20)} == {"middle"}
 
 
 def test_every_capability_has_to_be_at_one_deployment() -> None:
@@ -298,3 +313,19 @@ def test_every_capability_has_to_be_at_one_deployment() -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
     with pytest.raises(InvalidRequest, match="tools and json"):
         planner(tools=tools, response_format={"type": "json_object"})
+
+
+def test_what_is_remembered_of_one_tenants_candidates_is_not_given_to_one_whose_data_stays_elsewhere() -> None:
+    planner = Planner({**DEPLOYMENTS, "large": deployment("large", region="eu")})
+    assert planner.names(decision("low")) == ["small", "middle", "large"]
+    assert planner.names(decision("low"), policy=Policy(residency=("eu",))) == ["large"]
+    assert planner.names(decision("low")) == ["small", "middle", "large"]
+    with pytest.raises(ModelNotAllowed, match="stays in ch, and nothing that `auto` leads to works there"):
+        planner.names(policy=Policy(residency=("ch",)))
+
+
+def test_a_budget_that_forces_the_cheapest_tier_does_not_force_a_region() -> None:
+    planner = Planner({**DEPLOYMENTS, "large": deployment("large", region="eu")})
+    frugal = msgspec.structs.replace(decision("low"), frugal=True)
+    with pytest.raises(ModelNotAllowed):
+        planner.names(frugal, policy=Policy(residency=("eu",)))

@@ -1,0 +1,57 @@
+"""Fittings of learning where questions go: the outcome log, and the decider that learns from it. Used by assembly alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from headgate.cache.cache import Embedder
+from headgate.config import Config
+from headgate.model.tenancy import Policy
+from headgate.routing.deciders import Deciders
+from headgate.routing.knn import KnnDecider, Neighbours
+from headgate.routing.outcomes_keeping import Outcomes
+from headgate.routing.outcomes_sqlite import SqliteOutcomes
+from headgate.routing.routing import Routing
+from headgate.routing.uplift import Uplift, UpliftUnavailable
+
+log = logging.getLogger(__name__)
+
+
+async def outcomes(
+    config: Config,
+    path: Path,
+    *,
+    routing: Routing,
+    deciders: Deciders,
+    embeds: Embedder | None,
+    sees: Callable[[Policy], bool],
+) -> Outcomes | None:
+    """What keeps outcomes in this file, and has `knn` among the deciders learn from them where questions can be read; None where no
+    route has tiers. `sees`: whether the embedder may see what a tenant of this policy asks. Never raises for what is wrong with the file."""
+    if not any(routing.tiered(name) for name in config.routes):
+        return None
+    kept = await SqliteOutcomes.open(path)
+    neighbours = None if embeds is None else Neighbours(embeds.dimensions)
+    embed = None if embeds is None else embeds.embed
+    keeping = Outcomes(kept, routing.tiers_of, embed=embed, neighbours=neighbours, sees=sees)
+    # Beside the loop: a full log takes seconds, and nobody asks for it yet.
+    await asyncio.to_thread(keeping.recall, kept.past())
+    if embeds is not None and neighbours is not None:
+        uplifts = await asyncio.to_thread(fitted, config, embeds)
+        deciders.add("knn", KnnDecider(embeds.embed, neighbours, fitted=uplifts, sees=sees))
+    return keeping
+
+
+def fitted(config: Config, embeds: Embedder) -> dict[str, Uplift]:
+    """The models of uplift that routes name, by route. One that cannot be used is left out, with a line in the log."""
+    found = {}
+    for name, route in config.routes.items():
+        if route.uplift is not None:
+            try:
+                found[name] = Uplift.load(route.uplift, embeds.identity)
+            except UpliftUnavailable as error:
+                log.warning("route %s decides without its model of uplift: %s", name, error)
+    return found
