@@ -10,13 +10,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from headgate.config_units import Cap, OffWord, Section, problem
-from headgate.model.tenancy import REGION, Caps, Coalescing, Policy, Shares
+from headgate.model.tenancy import REGION, Caps, Policy, Shares
 from headgate.model.zones import zone_of
 
 Region = Annotated[str, StringConstraints(pattern=REGION)]
 """A name of the operator's own for where data is worked on."""
 
-CoalesceMode = Annotated[Coalescing, OffWord]
+CoalesceMode = Annotated[Literal["semantic", "exact", "off"], OffWord]
 
 
 class CapsConfig(Section):

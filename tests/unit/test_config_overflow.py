@@ -101,4 +101,4 @@ def test_litellm_needs_no_address_and_takes_options() -> None:
 def test_litellm_that_is_not_installed_is_told_with_what_to_do() -> None:
     found = config(providers={"tail": {"kind": "litellm"}}, models={})
     with pytest.raises(ValueError, match=r"pip install 'headgate\[litellm\]'"):
-        provider("tail", found.providers["tail"])
+        provider("tail", found.providers["tail"], lambda *_: None)

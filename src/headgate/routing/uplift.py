@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NEAREST = 8
 """Points whose mean similarity says how near a question is."""
 LENGTH = 0.3
-"""Weight of the length beside a unit vector; both were looked at on half of three public sets."""
+"""Weight of the length beside a unit vector, chosen while looking at three public sets."""
 MIDDLE = 5.5
 """Logarithm of a usual length, some 240 characters."""
 
