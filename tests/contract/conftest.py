@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import openai
 import pytest
 
-from tests.contract.house import ADMIN_KEY, House, Tenant, opened
+from tests.contract.house import ADMIN_KEY, House, Tenant, eventually, opened
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +48,7 @@ async def later(house: House, tenant: Tenant) -> AsyncIterator[openai.AsyncOpenA
 @pytest.fixture
 def unharmed(house: House) -> Iterator[None]:
     """A refused request leaves everything as it was, and the server goes on answering."""
+    eventually(house.at_rest)
     before = house.standing()
     yield
     assert house.standing() == before

@@ -238,6 +238,10 @@ class House:
         rows = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(float(row.rsplit(" ", 1)[1]) for row in rows)
 
+    def at_rest(self) -> bool:
+        """Whether nothing goes on that an earlier test has begun."""
+        return self.metric("headgate_jobs") == self.metric("headgate_reservations_open") == 0
+
     def standing(self) -> Standing:
         """What a refused request must not change: provider calls, journal rows, money held, cached answers."""
         usage = self.request("GET", "/admin/usage").json["total"]
