@@ -62,7 +62,7 @@ from headgate.fittings import (
     verdict,
 )
 from headgate.fittings_billing import running_pumps
-from headgate.fittings_checking import checking, learnt
+from headgate.fittings_checking import checking, grading, learnt
 from headgate.fittings_jobs import working
 from headgate.fittings_outcomes import outcomes
 from headgate.fittings_routing import add_classifier, deciders, say_breaker, template, upstream_alarm
@@ -77,6 +77,7 @@ from headgate.routing.breaker import Breakers
 from headgate.routing.deciders import Deciders
 from headgate.routing.explanation import Explanation as Routed
 from headgate.routing.fleet import Fleet
+from headgate.routing.grading import Ask
 from headgate.routing.outcomes import Outcome
 from headgate.routing.outcomes_keeping import Outcomes
 from headgate.routing.outcomes_sqlite import SqliteOutcomes
@@ -261,8 +262,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         ledger = await asyncio.to_thread(SqliteLedger, config.storage.path(data), on_alert=_alarm(metrics))
         tenants = _tenants(config, data)
         stack.push_async_callback(tenants.close)
-        allowances = Allowances(config.tenant_defaults.caps())
-        budget = Budget(ledger, allowances, census=tenants)
+        budget = Budget(ledger, Allowances(config.tenant_defaults.caps()), census=tenants)
         admin_key = await tenants.ensure_admin()
         store, lessons = await _stock(config, data), await learnt(config, _beside(config, data, "labels"))
         fleet = Fleet(Breakers(on_change=say_breaker), limits(config), on_alarm=upstream_alarm(metrics))
@@ -274,6 +274,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         stack.push_async_callback(_let_go, reads)
         compares = await embedder(config, reads) or remote_embedder(config, dispatch, budget, prices)
         tiers = await _tiers(config, store, reads, compares, lessons.learning)
+        grades = grading(config, routing, budget, dispatch)
         gateway = Gateway(
             limits=Limits(MemoryCounters()),
             cache=tiers,
@@ -292,7 +293,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
                 dispatch=dispatch,
                 tell=metrics.shadow_check,
             ),
-            outcomes=await _outcomes(config, data, routing, asked, compares),
+            outcomes=await _outcomes(config, data, routing, asked, compares, ask=grades),
             sharing=sharing(config),
             refuse_unpriced=config.budget.unpriced == "refuse",
         )
@@ -304,7 +305,7 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         tail, outbox = Tail(config.storage.path(data)), SqliteOutbox(_beside(config, data, "billing"))
         stack.callback(tail.close)
         stack.push_async_callback(outbox.close)
-        desk, beside = Desk(allowances, ledger, ledger), _beside(config, data, "jobs")
+        desk, beside = Desk(budget.allowances, ledger, ledger), _beside(config, data, "jobs")
         jobs = await stack.enter_async_context(working(config, beside, gateway, tenants, metrics))
         engine = Engine(gateway, tenants, metrics, admin_key, desk, pricing, outbox, jobs)
         await _attended(stack, config, data, engine, ledger=ledger, tail=tail)
@@ -334,10 +335,10 @@ async def _tiers(
 
 
 async def _outcomes(
-    config: Config, data: Path, routing: Routing, asked: Deciders, embeds: Embedder | None
+    config: Config, data: Path, routing: Routing, asked: Deciders, embeds: Embedder | None, *, ask: Ask | None
 ) -> Outcomes | None:
     path, sees = _beside(config, data, "routing"), embeds_for(config)
-    return await outcomes(config, path, routing=routing, deciders=asked, embeds=embeds, sees=sees)
+    return await outcomes(config, path, routing=routing, deciders=asked, embeds=embeds, sees=sees, ask=ask)
 
 
 def _pricing(config: Config, prices: PriceTable, ledger: SqliteLedger, routing: Routing) -> Pricing:

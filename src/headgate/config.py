@@ -106,8 +106,8 @@ class Config(Section):
         judge = self.cache.semantic.checks.judge
         if judge not in ("exact", "embedding"):
             yield ("cache", "semantic", "checks", "judge"), judge, self.models, "model"
-        if self.routing.classifier is not None:
-            yield ("routing", "classifier", "model"), self.routing.classifier.model, self.models, "model"
+        for section, name in self.routing.names():
+            yield ("routing", section, "model"), name, self.models, "model"
         for priced in self.prices:
             yield ("prices", priced), priced.partition("/")[0], self.providers, "provider"
 

@@ -6,6 +6,7 @@ The invariant: a pattern that is read here can be run on any text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -130,6 +131,18 @@ class ClassifierConfig(Section):
     )
 
 
+class GraderConfig(Section):
+    """A language model that says of some answers whether they were good: something for `knn` to learn from."""
+
+    model: str = Field(description="A name under `models`.")
+    share: float = Field(
+        default=0.01,
+        description="Of the answers of routes with tiers, how many it is asked about. The operator pays, as the feature `router-judge`.",
+        gt=0,
+        le=1,
+    )
+
+
 class RoutingConfig(Section):
     """What all routes share that choose between tiers."""
 
@@ -142,6 +155,14 @@ class RoutingConfig(Section):
     classifier: ClassifierConfig | None = Field(
         default=None, description="The decider `classifier`. Default: there is none."
     )
+    grader: GraderConfig | None = Field(default=None, description="Who grades answers. Default: nobody does.")
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """The models that are asked, each with the section that names it."""
+        if self.classifier is not None:
+            yield "classifier", self.classifier.model
+        if self.grader is not None:
+            yield "grader", self.grader.model
 
 
 def twice(names: tuple[str, ...]) -> int | None:

@@ -13,7 +13,7 @@ from headgate.budget.estimate import measure
 from headgate.budget.reservation import Budget
 from headgate.cache.cache import Embedder
 from headgate.cache.checks import Checks, Ration
-from headgate.cache.judge import ExactJudge, Judge, Judges, MeaningJudge, ModelJudge
+from headgate.cache.judge import Ask, ExactJudge, Judge, Judges, MeaningJudge, ModelJudge
 from headgate.cache.labels import LabelLog
 from headgate.cache.labels_sqlite import SqliteLabels
 from headgate.cache.learning import Learning
@@ -93,8 +93,21 @@ def checking(
 def model_judge(
     model: str, *, routing: Routing, budget: Budget, dispatch: Dispatch, paid: Callable[[int], None]
 ) -> ModelJudge:
-    """A model under its public name, asked for one word at the operator's expense; only where the tenant whose answers they are may
-    use it too. `paid` is told what each question has cost, nano-USD."""
+    """A model under its public name that compares answers; `paid` is told what each question has cost, nano-USD."""
+    return ModelJudge(asking(model, "cache-judge", routing=routing, budget=budget, dispatch=dispatch, paid=paid))
+
+
+def asking(
+    model: str,
+    feature: str,
+    *,
+    routing: Routing,
+    budget: Budget,
+    dispatch: Dispatch,
+    paid: Callable[[int], None] = lambda _: None,
+) -> Ask:
+    """Asks a model under its public name for one word, at the operator's expense; only where the tenant whose answers they are may
+    use it too. `feature` is what its calls are in the journal."""
     new_id = Ids()
 
     async def ask(prompt: str, policy: Policy) -> str | None:
@@ -107,7 +120,7 @@ def model_judge(
         size, trail = measure(request), Trail()
         decision = await routing.decide(request, Principal(tenant=OPERATOR, policy=policy))
         plan = routing.plan(decision, policy, request, likely=size.likely, most=size.most)
-        bracket = budget.for_operator(new_id(), feature="cache-judge", ceiling=plan.ceiling)
+        bracket = budget.for_operator(new_id(), feature=feature, ceiling=plan.ceiling)
         try:
             async with asyncio.timeout(JUDGE_SECONDS), bracket as reservation:
                 completion = await dispatch.send(plan, request, reservation, trail, lambda _: None)
@@ -115,4 +128,12 @@ def model_judge(
             paid(trail.cost)
         return completion.text
 
-    return ModelJudge(ask)
+    return ask
+
+
+def grading(config: Config, routing: Routing, budget: Budget, dispatch: Dispatch) -> Ask | None:
+    """Asks the model that grades answers; None where none is named."""
+    said = config.routing.grader
+    if said is None:
+        return None
+    return asking(said.model, "router-judge", routing=routing, budget=budget, dispatch=dispatch)

@@ -11,6 +11,7 @@ from headgate.cache.cache import Embedder
 from headgate.config import Config
 from headgate.model.tenancy import Policy
 from headgate.routing.deciders import Deciders
+from headgate.routing.grading import Ask, Grader
 from headgate.routing.knn import KnnDecider, Neighbours
 from headgate.routing.outcomes_keeping import Outcomes
 from headgate.routing.outcomes_sqlite import SqliteOutcomes
@@ -28,15 +29,19 @@ async def outcomes(
     deciders: Deciders,
     embeds: Embedder | None,
     sees: Callable[[Policy], bool],
+    ask: Ask | None,
 ) -> Outcomes | None:
     """What keeps outcomes in this file, and has `knn` among the deciders learn from them where questions can be read; None where no
-    route has tiers. `sees`: whether the embedder may see what a tenant of this policy asks. Never raises for what is wrong with the file."""
+    route has tiers. `sees`: whether the embedder may see what a tenant of this policy asks; `ask`: the model that grades answers. Never
+    raises for what is wrong with the file."""
     if not any(routing.tiered(name) for name in config.routes):
         return None
     kept = await SqliteOutcomes.open(path)
     neighbours = None if embeds is None else Neighbours(embeds.dimensions)
     embed = None if embeds is None else embeds.embed
-    keeping = Outcomes(kept, routing.tiers_of, embed=embed, neighbours=neighbours, sees=sees)
+    said = config.routing.grader
+    grader = None if ask is None or said is None else Grader(ask, said.share)
+    keeping = Outcomes(kept, routing.tiers_of, embed=embed, neighbours=neighbours, sees=sees, grader=grader)
     # Beside the loop: a full log takes seconds, and nobody asks for it yet.
     await asyncio.to_thread(keeping.recall, kept.past())
     if embeds is not None and neighbours is not None:

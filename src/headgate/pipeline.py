@@ -289,14 +289,13 @@ class Gateway:
             reservation.shared = self._paying.settle(flight, caller.policy, completion)
         trail.worth = trail.cost
         self.routing.answered(decision, ticket.route, trail.deployment, completion.usage)
-        self._learn(ticket, completion, within.limit_of(trail.deployment), request.choices)
-        return completion
-
-    def _learn(self, ticket: Ticket, completion: Completion, limit: int, choices: int) -> None:
-        """How long this route's answers to this tenant are: what near a cap will be held for the next."""
+        if self.outcomes is not None:
+            self.outcomes.answered(caller, ticket.id, request, completion.text)
         if not completion.usage.estimated:
-            each = completion.usage.completion_tokens // max(1, choices)
-            self.budget.outputs.observe(ticket.caller.tenant, ticket.route, each, limit=limit)
+            # How long answers are: what near a cap will be held for the next.
+            each, limit = completion.usage.completion_tokens // request.choices, within.limit_of(trail.deployment)
+            self.budget.outputs.observe(caller.tenant, ticket.route, each, limit=limit)
+        return completion
 
     async def embed(self, caller: Principal, body: Json, wishes: Wishes | None = None) -> Embedded:
         """Vectors for what `body` holds. Raises every error a chat call may raise."""

@@ -15,10 +15,11 @@ import msgspec
 
 from headgate.model.chat import ChatRequest
 from headgate.model.record import CallRecord
-from headgate.model.tenancy import Policy
+from headgate.model.tenancy import Policy, Principal
 from headgate.routing.difficulty import WEIGHTS
 from headgate.routing.exploration import candidates
 from headgate.routing.features import asked, features
+from headgate.routing.grading import Grader
 from headgate.routing.knn import CHARACTERS, Embed, Neighbours
 from headgate.routing.outcomes import Origin, Outcome, OutcomeLog
 from headgate.routing.route import Decision, Route
@@ -37,6 +38,9 @@ SAME = 0.8
 """Similarity of two questions from which on the second asks for nearly the same."""
 OF_A_USER = 8
 """Questions of one user that the next one is compared with."""
+
+_WEIGHT: dict[Origin | None, int] = {None: 0, "retry": 1, "error": 1, "judge": 2, "feedback": 3}
+"""Whose word stands against whose."""
 
 
 class _Open(msgspec.Struct):
@@ -58,15 +62,17 @@ class Outcomes:
         embed: Embed | None = None,
         neighbours: Neighbours | None = None,
         sees: Callable[[Policy], bool] = lambda _: True,
+        grader: Grader | None = None,
     ) -> None:
         """`routes` gives the route of a name if it has tiers; without `embed` there are no vectors, so retries are not noticed; `sees`:
-        whether it may see what a tenant of this policy asks."""
+        whether it may see what a tenant of this policy asks; `grader` says of some answers how good they are."""
         self.dropped = 0
         self._log = outcomes
         self._routes = routes
         self._embed = embed
         self._sees = sees
         self._neighbours = neighbours
+        self._grader = grader
         self._recent: dict[tuple[str, str], _Open] = {}
         self._asked: dict[tuple[str, str, str], list[_Open]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,13 +103,31 @@ class Outcomes:
         except Exception as error:
             self._failed(error)
 
+    def answered(self, caller: Principal, id: str, request: ChatRequest, answer: str) -> None:
+        """There is an answer to a call that was decided on: perhaps it is graded. Never raises, never waits."""
+        grader = self._grader
+        if grader is None or len(self._tasks) >= WAITING or not grader.drawn(id) or self._routes(request.model) is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._grade(grader, caller, id, asked(request), answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _grade(self, grader: Grader, caller: Principal, id: str, question: str, answer: str) -> None:
+        try:
+            worth = await grader.grade(question, answer, caller.policy)
+        except Exception as error:
+            log.debug("an answer was not graded: %s", error)
+            return
+        if worth is not None:
+            self.heard(caller.tenant, id, worth, "judge")
+
     def heard(self, tenant: str, id: str, worth: float, origin: Origin = "feedback") -> bool:
         """What an answer was worth, 0 to 1, says somebody; whether that call is known here. What was said by someone who has read it
-        stands against what was concluded. Never raises."""
+        stands against what was concluded, and what a user has said against all else. Never raises."""
         found = self._recent.get((tenant, id))
         if found is None:
             return False
-        if not (origin == "retry" and found.outcome.origin is not None):
+        if _WEIGHT[origin] >= _WEIGHT[found.outcome.origin]:
             self._settle(found, worth, origin)
         return True
 

@@ -114,11 +114,14 @@ async def test_another_users_question_and_one_of_nobody_say_nothing() -> None:
 async def test_what_somebody_has_said_stands_against_what_was_concluded() -> None:
     house = House()
     first = await house.call("parcel?")
-    house.outcomes.heard("acme", first, 1.0)
+    house.outcomes.heard("acme", first, 1.0, "judge")
     await house.call("parcel?", at=10.0)
-    assert house.said()[first] == (1.0, "feedback")
-    house.outcomes.heard("acme", first, 0.0, "judge")
-    assert house.said()[first] == (0.0, "judge")
+    assert house.said()[first] == (1.0, "judge")
+    house.outcomes.heard("acme", first, 0.0)
+    house.outcomes.heard("acme", first, 1.0, "judge")
+    assert house.said()[first] == (0.0, "feedback")
+    house.outcomes.heard("acme", first, 1.0)
+    assert house.said()[first] == (1.0, "feedback"), "who changes his mind is heard"
 
 
 async def test_a_call_without_an_answer_is_an_error_that_teaches_no_tier() -> None:
