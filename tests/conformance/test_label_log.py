@@ -14,6 +14,7 @@ from headgate.cache.labels import Label, LabelLog, Scope, Served
 from headgate.cache.labels_memory import MemoryLabels
 from headgate.cache.labels_sqlite import SqliteLabels
 from headgate.model.tenancy import Namespace
+from headgate.storage import behind
 
 OpenLog = Callable[[], Awaitable[LabelLog]]
 SCOPE = Scope(Namespace("acme", "de"), bytes(range(32)))
@@ -108,7 +109,7 @@ class TestSqliteLabels(LabelLogConformance):
         assert len(labels) == most
         assert labels[-1] == label(most + 2_999)
         with sqlite3.connect(path) as connection:
-            assert connection.execute("SELECT count(*) FROM labels").fetchone()[0] <= most + labels_sqlite.BOUND_EVERY
+            assert connection.execute("SELECT count(*) FROM labels").fetchone()[0] <= most + behind.BOUND_EVERY
         connection.close()
 
     @pytest.mark.parametrize("content", [b"not a database at all" * 100, b""])

@@ -14,6 +14,7 @@ from headgate.routing import outcomes_sqlite
 from headgate.routing.outcomes import Outcome, OutcomeLog
 from headgate.routing.outcomes_memory import MemoryOutcomes
 from headgate.routing.outcomes_sqlite import SqliteOutcomes
+from headgate.storage import behind
 
 OpenLog = Callable[[], Awaitable[OutcomeLog]]
 
@@ -114,7 +115,7 @@ class TestSqliteOutcomes(OutcomeLogConformance):
         with sqlite3.connect(path) as connection:
             rows = connection.execute("SELECT count(*) FROM outcomes").fetchone()[0]
         connection.close()
-        assert rows <= most + outcomes_sqlite.BOUND_EVERY
+        assert rows <= most + behind.BOUND_EVERY
 
     @pytest.mark.parametrize("content", [b"not a database at all" * 100, b""])
     async def test_a_broken_file_is_set_aside_and_begun_anew(
@@ -156,7 +157,7 @@ class TestSqliteOutcomes(OutcomeLogConformance):
 
     async def test_more_than_can_wait_is_lost_and_counted(self, open_log: OpenLog) -> None:
         log = await open_log()
-        for number in range(outcomes_sqlite.WAITING + 3):
+        for number in range(behind.WAITING + 3):
             log.keep(outcome(number))
         assert log.lost == 3
         await log.close()

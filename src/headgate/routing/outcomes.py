@@ -59,7 +59,10 @@ class OutcomeLog(Protocol):
     """Where outcomes outlive the process. Guarantees: keeping one never waits and never raises; what cannot be written is lost, with a
     line in the log and counted in `lost`; the oldest are forgotten, so the size is bounded."""
 
-    lost: int
+    @property
+    def lost(self) -> int:
+        """Outcomes that could not be kept."""
+        ...
 
     def keep(self, outcome: Outcome) -> None:
         """Keep one, in the place of an earlier one of its id, whose order it inherits."""
