@@ -12,6 +12,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -35,11 +36,19 @@ def silent(_what: str, _of: int) -> Callable[[], None]:
     return lambda: None
 
 
+def answered(url: str) -> bool:
+    """Whether somebody has had an answer: on a busy machine the first may be late."""
+    with urlopen(f"{url}/metrics", timeout=5) as metrics:
+        return b'status="200"' in metrics.read()
+
+
 def killed_after(folder: Path, seconds: float) -> Report:
     demo = Demo(folder, silent)
 
     async def kill() -> None:
         assert demo.gateway is not None
+        while not await asyncio.to_thread(answered, demo.gateway.url):
+            await asyncio.sleep(0.01)
         await demo.gateway.stop(signal.SIGKILL)
 
     return asyncio.run(demo.run(squeezed(), meanwhile=(seconds, kill), outage=False))
