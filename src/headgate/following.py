@@ -167,12 +167,12 @@ class _Pouring:
 
     def takes(self, completion: Completion) -> bool:
         """Whether this answer of the other is the flight's, too."""
-        return not self.leader.trail.personal and (self._position > 0 or for_others(completion))
+        return not self.leader.trail.own and (self._position > 0 or for_others(completion))
 
     def price(self) -> None:
         """Pass on what the answer will cost at most."""
         trail = self.leader.trail
-        if trail.ceiling != self._flight.trail.ceiling and not trail.personal:
+        if trail.ceiling != self._flight.trail.ceiling and not trail.own:
             self._flight.price(trail.ceiling)
 
     def pour(self) -> None:
@@ -187,7 +187,7 @@ class _Pouring:
     def whole(self) -> Completion | None:
         """The answer at its end; None where it is not for this flight. Raises what the leader failed of after the first part."""
         leader, completion = self.leader, self.leader.completion
-        if completion is not None and (self._position or for_others(completion)):
+        if completion is not None and self.takes(completion):
             self._note(self._flight.trail)
             return completion
         if self._position and leader.error is not None:
@@ -205,7 +205,7 @@ class _Pouring:
 
 def _promising(leader: Flight) -> bool:
     """Whether a flight of which something is known now may have an answer for those who mean the same."""
-    if leader.error is not None or leader.trail.personal or leader.trail.shortened:
+    if leader.error is not None or leader.trail.own:
         return False
     return leader.completion is None or for_others(leader.completion)
 

@@ -240,11 +240,10 @@ class Gateway:
         completion = await self._bought(flight, errand, terms, call.decision)
         if not call.ticket.stream:
             self.flights.patience.observe(call.ticket.route, self._clock() - began)
-        own = trail.personal or trail.shortened
-        trail.entry = None if own else flight.id
-        flight.apart = own or not completion.complete
+        trail.entry = None if trail.own else flight.id
+        flight.apart = trail.own or not completion.complete
         flight.land(completion)
-        if not own:
+        if not trail.own:
             await self.cache.store(call.key, call.question, completion, call.treated, asked(errand, flight))
             self.checking.watch(call, looked, completion, own=flight.id)
 

@@ -202,3 +202,23 @@ async def test_who_asks_the_same_in_other_words_does_not_share_the_answer_to_a_s
             reply.close()
         await one.flown()
         assert len(slow.calls) == calls
+
+
+async def test_who_does_not_share_such_an_answer_does_not_share_its_price_either() -> None:
+    gate = asyncio.Event()
+    slow = ScriptedProvider([gate, *answer("Soon.")])
+    one = house("prune", tiers=("small", "large"), small=slow, large=slow, embedder=Alike())
+    split = Principal(tenant="acme", key="k", policy=Policy(shares="split"))
+    questions = [conversation(30, last) for last in ("How long does delivery take?", "how long does delivery take")]
+    replies = [await one.gateway.chat(split, question) for question in questions]
+    waiting = [asyncio.ensure_future(reply.completion()) for reply in replies]
+    while not slow.calls:
+        await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*waiting)
+    for reply in replies:
+        reply.close()
+    await one.flown()
+    assert [reply.source for reply in replies] == ["live", "live"]
+    (row,) = await one.journal("source")
+    assert (row.requests, row.shared, row.billed) == (2, 0, row.cost)

@@ -48,3 +48,8 @@ class Trail(msgspec.Struct, kw_only=True):
     personal: bool = False
     """Whether it is shorter or from a cheaper model than usual because of a user's, a key's or a feature's budget: such an answer
     is neither kept nor shared, for others need not have that budget."""
+
+    @property
+    def own(self) -> bool:
+        """Whether the answer is for its question alone, so that nobody who asks otherwise may be given it: neither kept nor poured."""
+        return self.personal or self.shortened
