@@ -8,6 +8,7 @@ Invariant: a call has one row, whoever pays for it; of a flight whose price is s
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from headgate.budget.reservation import Budget, Reservation
 from headgate.coalesce.coalesce import Flight
@@ -37,32 +38,27 @@ class Paying:
         policy = ticket.caller.policy
         if policy.shares == "leader" and not policy.hit_percent:
             return None
-
-        async def hold(most: int) -> Reservation:
-            tiered = self._routing.tiered(ticket.route)
-            caller, wishes = ticket.caller, ticket.wishes
-            return await self._budget.fee(
-                ticket.id, caller, wishes, route=ticket.route, most=most, tiered=tiered
-            ).__aenter__()
-
         share = self._share(ticket) if policy.shares == "split" and not repeats else None
-        return Fee(policy, hold, share, repeats=repeats)
+        return Fee(policy, self._holding(self._budget.fee, ticket), share, repeats=repeats)
 
     def _share(self, ticket: Ticket) -> Share:
-        caller, wishes = ticket.caller, ticket.wishes
-
-        async def hold(most: int) -> Reservation:
-            tiered = self._routing.tiered(ticket.route)
-            return await self._budget.part(
-                ticket.id, caller, wishes, route=ticket.route, most=most, tiered=tiered
-            ).__aenter__()
-
         def write(part: int, source: Source, trail: Trail, completion: Completion) -> None:
             usage, saved = completion.usage, trail.cost
             record = finished(ticket, trail, duration=0.0, source=source, cost=0, usage=usage, saved=saved)
             self._budget.share(record, part)
 
-        return Share(write, hold if self._budget.terms(caller, wishes).alone else None)
+        alone = self._budget.terms(ticket.caller, ticket.wishes).alone
+        return Share(write, self._holding(self._budget.part, ticket) if alone else None)
+
+    def _holding(self, bracket: Callable[..., Reservation], ticket: Ticket) -> Callable[[int], Awaitable[Reservation]]:
+        """What opens such a bracket for this caller, once it is known how much is held at most."""
+
+        async def hold(most: int) -> Reservation:
+            tiered = self._routing.tiered(ticket.route)
+            opened = bracket(ticket.id, ticket.caller, ticket.wishes, route=ticket.route, most=most, tiered=tiered)
+            return await opened.__aenter__()
+
+        return hold
 
     def ask(self, flight: Flight, policy: Policy, reservation: Reservation) -> None:
         """What the flight can cost is on hold: those who share in it may hold their parts."""

@@ -85,7 +85,7 @@ class Deciders:
 
     async def decide(self, asked: Asked, task: Task) -> Decision:
         """Ask the route's deciders in turn; `task` is what the question seems to be."""
-        decision = Decision(task, asked.route.default_tier, 0.0, "unsure")
+        decision = Decision(task, asked.route.default_tier, 0.0, "unsure", seen=asked.seen)
         said = []
         for name in asked.route.deciders:
             opinion = await self._opinion(name, asked)

@@ -209,7 +209,7 @@ class Outcomes:
 
 
 def _outcome(record: CallRecord, request: ChatRequest, decision: Decision, route: Route, policy: Policy) -> Outcome:
-    seen = features(request)
+    seen = decision.seen or features(request)
     # A conversation that sticks leaves nothing to chance.
     drawn = 1.0 if decision.reason.startswith("sticks") else decision.propensity
     return Outcome(

@@ -10,6 +10,7 @@ from headgate.model.chat import ChatRequest
 from headgate.model.deployment import Deployment
 from headgate.model.money import ANYTHING, Extent, Price, Usage
 from headgate.model.tenancy import Strategy
+from headgate.routing.features import Features
 
 Tier = Literal["low", "medium", "high"]
 Task = Literal["chat", "reasoning", "code", "vision"]
@@ -106,6 +107,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     decider: DeciderName | None = None
     reasons: tuple[str, ...] = ()
     propensity: float = 1.0
+    seen: Features | None = None
     conversation: Conversation | None = None
     kept: Kept | None = None
 

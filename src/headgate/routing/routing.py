@@ -98,9 +98,9 @@ class Routing:
         seen = features(request)
         task = task_of(seen, image=image)
         if frugal:
-            return Decision(task, "low", 1.0, "budget_degraded", frugal=True)
+            return Decision(task, "low", 1.0, "budget_degraded", frugal=True, seen=seen)
         if policy.tier is not None:
-            return Decision(task, policy.tier, 1.0, "tenant_tier")
+            return Decision(task, policy.tier, 1.0, "tenant_tier", seen=seen)
         asked = Asked(
             id=id,
             tenant=caller.tenant,
