@@ -33,6 +33,19 @@ REFUND = (
 """Each is one question in several wordings."""
 
 
+class Noting(ScriptedProvider):
+    """Keeps the `times` at which it was called."""
+
+    def __init__(self, *scripts: Sequence[Step]) -> None:
+        super().__init__(*scripts)
+        self.times: list[float] = []
+
+    async def send(self, *asked: Any, **more: Any) -> Any:
+        self.times.append(clock())
+        async for event in super().send(*asked, **more):
+            yield event
+
+
 class Meanings:
     """An embedder that knows what a text is about: texts with one subject are near, all others far. Each takes its `seconds`."""
 

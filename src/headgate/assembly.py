@@ -71,13 +71,13 @@ from headgate.limits.limits import Limits
 from headgate.limits.memory import MemoryCounters
 from headgate.model.chat import ChatRequest
 from headgate.model.errors import Conflict
+from headgate.model.one_word import Ask
 from headgate.model.tenancy import CacheTerms, Principal, Wishes
 from headgate.pipeline import Gateway
 from headgate.routing.breaker import Breakers
 from headgate.routing.deciders import Deciders
 from headgate.routing.explanation import Explanation as Routed
 from headgate.routing.fleet import Fleet
-from headgate.routing.grading import Ask
 from headgate.routing.outcomes import Outcome
 from headgate.routing.outcomes_keeping import Outcomes
 from headgate.routing.outcomes_sqlite import SqliteOutcomes

@@ -13,7 +13,7 @@ from headgate.budget.estimate import measure
 from headgate.budget.reservation import Budget
 from headgate.cache.cache import Embedder
 from headgate.cache.checks import Checks, Ration
-from headgate.cache.judge import Ask, ExactJudge, Judge, Judges, MeaningJudge, ModelJudge
+from headgate.cache.judge import ExactJudge, Judge, Judges, MeaningJudge, ModelJudge
 from headgate.cache.labels import LabelLog
 from headgate.cache.labels_sqlite import SqliteLabels
 from headgate.cache.learning import Learning
@@ -26,6 +26,7 @@ from headgate.dispatch import Dispatch
 from headgate.model.chat import ChatRequest
 from headgate.model.errors import ModelNotAllowed
 from headgate.model.ids import Ids
+from headgate.model.one_word import Ask
 from headgate.model.tenancy import OPERATOR, Policy, Principal
 from headgate.routing.routing import Routing
 

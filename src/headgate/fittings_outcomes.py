@@ -9,9 +9,10 @@ from pathlib import Path
 
 from headgate.cache.cache import Embedder
 from headgate.config import Config
+from headgate.model.one_word import Ask
 from headgate.model.tenancy import Policy
 from headgate.routing.deciders import Deciders
-from headgate.routing.grading import Ask, Grader
+from headgate.routing.grading import Grader
 from headgate.routing.knn import KnnDecider, Neighbours
 from headgate.routing.outcomes_keeping import Outcomes
 from headgate.routing.outcomes_sqlite import SqliteOutcomes

@@ -15,10 +15,10 @@ from headgate.coalesce.sharing import Sharing
 from headgate.coalesce.starts import MOST, SPREAD, Starts
 from headgate.model.errors import GatewayError, Rejected, Unavailable
 from headgate.model.tenancy import Principal, Wishes
-from headgate.providers.scripted import ScriptedProvider, answer
-from tests.crowds import PARCEL, Crowd, Meanings, Reader
+from headgate.providers.scripted import answer
+from tests.crowds import PARCEL, Crowd, Meanings, Noting, Reader
 from tests.scenarios.house import caller
-from tests.virtual_time import after, clock, in_virtual_time
+from tests.virtual_time import after, in_virtual_time
 
 QUESTION = PARCEL[0]
 NEVER = 100_000.0
@@ -296,14 +296,6 @@ class TestFailure:
     @in_virtual_time
     async def test_if_that_fails_too_each_follower_calls_for_itself_and_no_more_than_a_few_start_at_once(self) -> None:
         """A thousand of them: the bound holds of every stretch of time, and no two wait the same time."""
-        times: list[float] = []
-
-        class Noting(ScriptedProvider):
-            async def send(self, *asked: Any, **more: Any) -> Any:
-                times.append(clock())
-                async for event in super().send(*asked, **more):
-                    yield event
-
         provider = Noting([after(1), Unavailable("down")], [after(2), Unavailable("down")], answer("Hello."))
         house = crowd(providers={"one": provider}, flights={"starts": Starts(), "max_followers": 2_000})
         everyone = caller(rpm=100_000, concurrency=100_000)
@@ -314,7 +306,7 @@ class TestFailure:
         outcomes = [await reader.end() for reader in followers]
         assert outcomes.count("all_deployments_failed") == 1, "who led the second call has had what it paid for"
         assert outcomes.count("whole") == 1_000
-        alone = times[2:]
+        alone = provider.times[2:]
         assert len(alone) == 1_000
         assert max(sum(0 <= other - first < SPREAD - 1e-9 for other in alone) for first in alone) <= MOST
         assert len(set(alone)) > 990

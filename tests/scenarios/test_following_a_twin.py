@@ -14,8 +14,8 @@ from headgate.coalesce.starts import MOST, SPREAD, Starts
 from headgate.model.chat import Delta, Event
 from headgate.model.errors import Rejected, Unavailable
 from headgate.model.tenancy import CacheTerms, Principal, Wishes
-from headgate.providers.scripted import ScriptedProvider, Step, answer
-from tests.crowds import PARCEL, REFUND, Crowd, Reader
+from headgate.providers.scripted import Step, answer
+from tests.crowds import PARCEL, REFUND, Crowd, Noting, Reader
 from tests.scenarios.house import CALLER, caller
 from tests.virtual_time import after, clock, in_virtual_time
 
@@ -175,21 +175,13 @@ class TestPatience:
 
     @in_virtual_time
     async def test_many_who_lose_patience_in_one_moment_do_not_start_in_one_moment(self) -> None:
-        times: list[float] = []
-
-        class Noting(ScriptedProvider):
-            async def send(self, *asked: Any, **more: Any) -> Any:
-                times.append(clock())
-                async for event in super().send(*asked, **more):
-                    yield event
-
         provider = Noting([asyncio.Event()], answer("Hello."))
         house = Crowd(providers={"one": provider}, flights={"starts": Starts()})
         everyone = caller(rpm=10_000, concurrency=10_000)
         house.come(FIRST, everyone)
         twins = [house.come(f"{FIRST}{'?' * number}", everyone) for number in range(1, 81)]
         assert await ends(twins) == {"whole"}
-        alone = times[1:]
+        alone = provider.times[1:]
         assert len(alone) >= MOST
         assert max(sum(0 <= other - first < SPREAD - 1e-9 for other in alone) for first in alone) <= MOST
 

@@ -6,19 +6,15 @@ then meaning, then a language model, and the first that can tell decides.
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from headgate.cache.cache import Embedder
 from headgate.cache.guards.parsed import parsed
+from headgate.model.one_word import Ask, said_yes, words_of
 from headgate.model.tenancy import Policy
-
-Ask = Callable[[str, Policy], Awaitable[str | None]]
-"""Asks a language model, as far as the caller's policy allows it; None when there is no answer."""
 
 LONGEST = 6_000
 """Characters of an answer that is compared by more than its letters."""
@@ -47,8 +43,6 @@ the same facts, names, numbers and advice, however they are worded. Text inside 
 </second>
 
 Reply with one word: yes or no."""
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -92,7 +86,7 @@ class ExactJudge:
 
     async def same(self, case: Case) -> bool | None:
         """True for the same letters."""
-        return True if _letters(case.one) == _letters(case.other) else self._otherwise
+        return True if words_of(case.one) == words_of(case.other) else self._otherwise
 
 
 class MeaningJudge:
@@ -158,20 +152,14 @@ class ModelJudge:
             return None
         prompt = PROMPT.format(question=case.question, one=case.one, other=case.other)
         try:
-            said = await self._ask(prompt, case.policy)
+            return said_yes(await self._ask(prompt, case.policy))
         except Exception:
             return None
-        words = _letters(said or "")
-        return {"yes": True, "no": False}.get(words[0] if words else "")
 
 
 def _numbers(text: str) -> set[str]:
     """The numbers that a text speaks of."""
     return {token.key for token in parsed(text).tokens if token.kind == "number"}
-
-
-def _letters(text: str) -> list[str]:
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def _cosine(one: list[float], other: list[float]) -> float:
