@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headgate.model.errors import OutOfMoney, Throttled, Unavailable
@@ -28,6 +28,7 @@ RPM, TPM = 5, 1_000
         max_size=120,
     )
 )
+@example([("take", 900), ("take", 0), ("use", 0), ("use", 0), ("take", 101)])
 def test_a_bucket_never_gives_out_more_than_a_minute_takes_nor_than_the_provider_said_was_left(moves: list) -> None:
     now, bucket = 50.0, Bucket(RPM, TPM)
     sent: list[list[float]] = []
@@ -39,21 +40,19 @@ def test_a_bucket_never_gives_out_more_than_a_minute_takes_nor_than_the_provider
         elif move == "take" and bucket.wait(value, now) == 0:
             assert now >= until or left > 0
             left -= 1
-            taken.append(bucket.take(value, now))
             sent.append([now, min(value, TPM)])
+            taken.append((bucket.take(value, now), sent[-1]))
             recent = [tokens for at, tokens in sent if at > now - MINUTE]
             assert len(recent) <= RPM
             assert sum(recent) <= TPM
         elif move == "use" and taken:
-            less = min(value, sent[-1][1])
-            bucket.used(taken[-1], less, now)
-            sent[-1][1] = less
-            taken.pop()
+            request, counted = taken.pop()
+            counted[1] = min(value, counted[1])
+            bucket.used(request, int(counted[1]), now)
         elif move == "told" and taken:
-            bucket.told(Quota(requests=Room(value, 20.0)), taken[-1], now)
-            left, until = value, now + 20.0
-            if taken[-1].requests_before != len(sent):
-                left -= len(sent) - taken[-1].requests_before
+            request, _ = taken[-1]
+            bucket.told(Quota(requests=Room(value, 20.0)), request, now)
+            left, until = value - (len(sent) - request.requests_before), now + 20.0
     assert bucket.wait(0, now + 2 * MINUTE) == 0
 
 
