@@ -11,6 +11,7 @@ BIN := .venv/bin
 CODE := src tests tools benchmarks
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
 # The locks name no index: every machine uses its own. Nothing is taken over from the older lock.
+EXTRAS := --extra plot --extra redis --extra postgres
 COMPILE := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .PHONY: demo serve test chaos bench lock clean
@@ -36,8 +37,9 @@ bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.run
 
 lock: .venv/dev.stamp
-	$(COMPILE) pyproject.toml --extra plot -o requirements.lock
-	$(COMPILE) pyproject.toml --extra plot --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) pyproject.toml $(EXTRAS) -o requirements.lock
+	$(COMPILE) pyproject.toml $(EXTRAS) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) deploy/image/build.in -o deploy/image/build.lock
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

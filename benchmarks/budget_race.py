@@ -21,6 +21,8 @@ journal     the gateway's own sum for a group less the provider's. Must be 0.
 
 The exit code is 1 when something that must be 0 is not, or when a call failed for another reason than money. A missed goal fails nothing.
 
+`--replicas N` races through N processes on one Redis and one PostgreSQL, the callers divided among them.
+
 `--url --key --model --upstream-stats` point the same callers at another gateway that leads to a running `headgate simulate`; it is to
 have a price of 1 and 4 USD for a million tokens and, to be compared, the budget given as `--cap`. Then the budget is one, and there
 is no journal to read.
@@ -29,6 +31,7 @@ is no journal to read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import tempfile
@@ -46,7 +49,7 @@ import click
 import msgspec
 import uvloop
 
-from benchmarks import servers
+from benchmarks import servers, shared_stores
 from benchmarks.race_callers import Call, Caller
 from benchmarks.race_setting import PRICE, Cap, Furnished, Group, config, furnish, scaled
 from headgate.assembly import open_books
@@ -105,6 +108,9 @@ class Refusals(msgspec.Struct):
 @click.command()
 @click.option("--callers", type=click.IntRange(min=1), default=1_000, show_default=True, help="How many call at once.")
 @click.option("--quick", is_flag=True, help=f"{QUICK_CALLERS} callers: some seconds.")
+@click.option(
+    "--replicas", type=click.IntRange(min=0), default=0, help="So many processes on shared stores; 0: one, with files."
+)
 @click.option("--url", help="Another gateway's base URL, such as http://127.0.0.1:4000/v1.")
 @click.option("--key", default="", help="Its API key.")
 @click.option("--model", help="The model to ask it for.")
@@ -113,6 +119,7 @@ class Refusals(msgspec.Struct):
 def main(
     callers: int,
     *,
+    replicas: int,
     url: str | None,
     key: str,
     model: str | None,
@@ -124,7 +131,7 @@ def main(
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     callers = QUICK_CALLERS if quick else callers
     if url is None:
-        race = _ours(callers)
+        race = _ours(callers, replicas)
     elif model is None or upstream_stats is None:
         raise click.UsageError("--url needs --model and --upstream-stats.")
     else:
@@ -139,17 +146,30 @@ def main(
     sys.exit(0 if sound and not report["failed"] + report["unfinished"] else 1)
 
 
-def _ours(callers: int) -> Race:
+def _ours(callers: int, replicas: int) -> Race:
     """Headgate in a folder of its own, with the budgets of race_setting.py."""
     groups = scaled(callers)
     _await_new_day()
-    with tempfile.TemporaryDirectory(prefix="headgate-race-") as name, _simulator(Path(name)) as simulator:
-        written, folder = config(simulator.port), Path(name) / "headgate"
-        furnished = asyncio.run(furnish(written, folder / "kept", groups))
-        with servers.headgate(folder, written) as headgate:
-            calls, seconds = uvloop.run(_run(f"http://{servers.HOST}:{headgate.port}/v1", furnished, groups))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headgate-race-")))
+        simulator = stack.enter_context(_simulator(folder))
+        written, kept = config(simulator.port), folder / "headgate-0" / "kept"
+        if replicas:
+            written |= {
+                "storage": stack.enter_context(shared_stores.postgres()),
+                "redis": stack.enter_context(shared_stores.redis()),
+            }
+            shared_stores.migrate(written, folder)
+        furnished = asyncio.run(furnish(written, kept, groups))
+        with contextlib.ExitStack() as served:
+            running = [
+                served.enter_context(servers.headgate(folder / f"headgate-{number}", written))
+                for number in range(replicas or 1)
+            ]
+            urls = [f"http://{servers.HOST}:{one.port}/v1" for one in running]
+            calls, seconds = uvloop.run(_run(urls, furnished, groups))
         stats = _stats(f"http://{servers.HOST}:{simulator.port}/_sim/stats")
-        journal = asyncio.run(_journal(written, folder / "kept"))
+        journal = asyncio.run(_journal(written, kept))
     billed = {group.name: _cost(stats["by_model"].get(group.name)) for group in groups}
     told = {group.name: journal.get(group.name, 0) for group in groups}
     return Race(calls=calls, seconds=seconds, caps=furnished.caps, billed=billed, journal=told)
@@ -158,18 +178,18 @@ def _ours(callers: int) -> Race:
 async def _theirs(group: Group, url: str, key: str, stats: str, caps: tuple[Cap, ...]) -> Race:
     """Whatever listens at `url`. What the simulator had counted before the race is not its."""
     before = _cost(await asyncio.to_thread(_stats, stats))
-    calls, seconds = await _run(url, Furnished({group.name: key}, caps), (group,))
+    calls, seconds = await _run([url], Furnished({group.name: key}, caps), (group,))
     billed = _cost(await asyncio.to_thread(_stats, stats)) - before
     return Race(calls=calls, seconds=seconds, caps=caps, billed={group.name: billed}, journal=None)
 
 
-async def _run(url: str, furnished: Furnished, groups: Iterable[Group]) -> tuple[list[Call], float]:
+async def _run(urls: Sequence[str], furnished: Furnished, groups: Iterable[Group]) -> tuple[list[Call], float]:
     """Let everybody loose at once, and wait until the last has been refused; all calls, and the seconds it took."""
     began = time.monotonic()
     numbered = enumerate(group for group in groups for _ in range(group.callers))
     name = f"{time.time_ns():x}"
     callers = [
-        Caller(url, furnished.keys[group.name], group, number, race=name, latest=began + LONGEST)
+        Caller(urls[number % len(urls)], furnished.keys[group.name], group, number, race=name, latest=began + LONGEST)
         for number, group in numbered
     ]
     lists = await asyncio.gather(*(caller.run() for caller in callers))

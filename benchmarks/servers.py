@@ -226,9 +226,9 @@ def headgate(folder: Path, config: Mapping[str, Any]) -> contextlib.AbstractCont
     )
 
 
-def enrol(server: Running) -> str:
+def enrol(server: Running, tenant: str = "benchmark") -> str:
     """A new tenant and a key of it, through the management API. Raises DidNotStart when it refuses."""
-    tenant = _created(server, "/admin/tenants", {"name": "benchmark"})["id"]
+    tenant = _created(server, "/admin/tenants", {"name": tenant})["id"]
     return _created(server, "/admin/keys", {"tenant": tenant, "name": "benchmark"})["key"]
 
 

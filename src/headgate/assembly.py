@@ -12,30 +12,28 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from headgate.billing.billing import Outbox
-from headgate.billing.sqlite import SqliteOutbox
 from headgate.budget.allowance import tenant_of
 from headgate.budget.allowances import Allowances, Desk, folded
-from headgate.budget.budget import Alert, Changes, Statements, UsageQuery
+from headgate.budget.budget import Alert, Changes, DurableLedger, Statements, UsageQuery
 from headgate.budget.estimate import measure
-from headgate.budget.journal import open_journal
 from headgate.budget.outputs import PRIOR
+from headgate.budget.posted import JournalTail
 from headgate.budget.prices import PriceTable
 from headgate.budget.pricing import Pricing
 from headgate.budget.reservation import Budget
 from headgate.budget.sqlite import SqliteLedger
-from headgate.budget.tail import Tail
 from headgate.budget.windows import kind_of
 from headgate.cache.cache import Embedder
 from headgate.cache.embedders import MiniLM
 from headgate.cache.explanation import Explanation
 from headgate.cache.learning import Learning
 from headgate.cache.memory import MemoryStore
-from headgate.cache.sqlite import SqliteStore
 from headgate.cache.tiers import Cache
 from headgate.config import Config
 from headgate.dispatch import Dispatch
@@ -63,31 +61,33 @@ from headgate.fittings import (
 )
 from headgate.fittings_billing import running_pumps
 from headgate.fittings_checking import checking, grading, learnt
+from headgate.fittings_health import StoreWatch
 from headgate.fittings_jobs import working
 from headgate.fittings_outcomes import outcomes
 from headgate.fittings_routing import add_classifier, deciders, say_breaker, template, upstream_alarm
+from headgate.fittings_stores import opened, opened_beside
 from headgate.housekeeping import Housekeeping, KvWatch
 from headgate.limits.limits import Limits
-from headgate.limits.memory import MemoryCounters
 from headgate.model.chat import ChatRequest
 from headgate.model.errors import Conflict
 from headgate.model.one_word import Ask
 from headgate.model.tenancy import CacheTerms, Principal, Wishes
 from headgate.pipeline import Gateway
+from headgate.routing import hearsay
 from headgate.routing.breaker import Breakers
 from headgate.routing.deciders import Deciders
 from headgate.routing.explanation import Explanation as Routed
 from headgate.routing.fleet import Fleet
 from headgate.routing.outcomes import Outcome
+from headgate.routing.outcomes_behind import OutcomesBehind
 from headgate.routing.outcomes_keeping import Outcomes
-from headgate.routing.outcomes_sqlite import SqliteOutcomes
 from headgate.routing.retries import RetryBudget
 from headgate.routing.routing import Routing
-from headgate.storage.sqlite import Claim
+from headgate.storage.behind import Rows
+from headgate.stores import Quick, Stores
 from headgate.telemetry.metrics import PrometheusSink
 from headgate.telemetry.telemetry import Telemetry
-from headgate.tenants.sqlite import SqliteDirectory
-from headgate.tenants.tenants import Tenants
+from headgate.tenants.tenants import Directory, Tenants
 from headgate.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Books(msgspec.Struct, frozen=True):
     deployments: tuple[str, ...]
     pricing: Pricing
     outbox: Outbox
-    tail: Tail
+    tail: JournalTail
 
     async def refresh(self) -> None:
         """Learn who may spend what, and what models cost, as it was changed up to now."""
@@ -125,9 +125,14 @@ class Engine(msgspec.Struct, frozen=True):
     admin_key: str | None
     desk: Desk
     pricing: Pricing
-    outbox: Outbox
+    stores: Stores
     jobs: Worker
     now: Callable[[], float] = time.time
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where events for billing sinks wait."""
+        return self.stores.durable.outbox
 
     async def faults(self) -> dict[str, str]:
         """What keeps each store from working, an empty text when nothing does."""
@@ -135,6 +140,7 @@ class Engine(msgspec.Struct, frozen=True):
             "tenants": await _fault(self.tenants.list_tenants),
             "ledger": await _fault(self.gateway.budget.refresh),
             "jobs": await _fault(self.jobs.probe),
+            **({} if self.stores.redis is None else {"redis": await _fault(self.stores.redis.probe)}),
         }
 
 
@@ -150,19 +156,21 @@ async def _fault(check: Callable[[], Awaitable[object]]) -> str:
 async def open_books(config: Config, data: Path) -> AsyncIterator[Books]:
     """Open the stores without claiming the right to serve from them. Raises OSError or GatewayError."""
     data.mkdir(parents=True, exist_ok=True)
-    async with AsyncExitStack() as stack:
-        journal = await asyncio.to_thread(open_journal, config.storage.path(data))
-        stack.callback(journal.close)
-        tenants = _tenants(config, data)
-        stack.push_async_callback(tenants.close)
-        allowances = Allowances(config.tenant_defaults.caps())
-        tail, outbox = Tail(config.storage.path(data)), SqliteOutbox(_beside(config, data, "billing"))
-        stack.callback(tail.close)
-        stack.push_async_callback(outbox.close)
-        desk = Desk(allowances, journal, journal)
+    async with opened_beside(config, data) as stores:
+        journal, allowances = stores.journal, Allowances(config.tenant_defaults.caps())
         served = config.answered_at("http://127.0.0.1") if config.simulated else config
         pricing = Pricing(price_table(served), journal, models=priced_by(served), providers=served.providers)
-        books = Books(tenants, journal, journal, allowances, desk, tuple(served.models), pricing, outbox, tail)
+        books = Books(
+            tenants=_tenants(config, stores.directory),
+            statements=journal,
+            changes=journal,
+            allowances=allowances,
+            desk=Desk(allowances, journal, journal),
+            deployments=tuple(served.models),
+            pricing=pricing,
+            outbox=stores.outbox,
+            tail=stores.tail,
+        )
         await books.refresh()
         yield books
 
@@ -178,20 +186,6 @@ async def read_ledger(path: Path) -> tuple[int, int]:
         return billed, await ledger.lost()
     finally:
         await ledger.close()
-
-
-@asynccontextmanager
-async def open_stock(config: Config, data: Path) -> AsyncIterator[SqliteStore]:
-    """The answers of a data directory that nobody serves from. Raises Conflict while a server keeps it."""
-    claim = Claim(config.storage.path(data))
-    try:
-        store = await _stock(config, data)
-        try:
-            yield store
-        finally:
-            await store.close()
-    finally:
-        claim.release()
 
 
 async def explained(config: Config, one: str, other: str, *, route: str | None = None) -> Explanation:
@@ -221,15 +215,14 @@ async def routed(config: Config, request: ChatRequest, caller: Principal, *, use
 
 
 async def routing_outcomes(config: Config, data: Path) -> list[Outcome]:
-    """What came of the calls of routes with tiers, oldest first; also beside a running server."""
-    path = _beside(config, data, "routing")
-    if not path.exists():
-        return []
-    kept = await SqliteOutcomes.open(path)
-    try:
-        return kept.past()
-    finally:
-        await kept.close()
+    """What came of the calls of routes with tiers, oldest first; also beside running servers. Raises OSError or GatewayError."""
+    data.mkdir(parents=True, exist_ok=True)
+    async with opened_beside(config, data) as stores:
+        kept = await OutcomesBehind.open(stores.outcomes)
+        try:
+            return kept.past()
+        finally:
+            await kept.close()
 
 
 @asynccontextmanager
@@ -259,12 +252,12 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         telemetry = Telemetry([metrics, *log_sinks(config, data)])
         providers = {name: provider(name, one, metrics.embeddings_call) for name, one in config.providers.items()}
         loading = asyncio.create_task(reader(config))
-        ledger = await asyncio.to_thread(SqliteLedger, config.storage.path(data), on_alert=_alarm(metrics))
-        tenants = _tenants(config, data)
-        stack.push_async_callback(tenants.close)
+        stores = await stack.enter_async_context(opened(config, data, _alarm(metrics)))
+        durable, quick = stores.durable, stores.quick
+        ledger, tenants = durable.ledger, _tenants(config, durable.directory)
         budget = Budget(ledger, Allowances(config.tenant_defaults.caps()), census=tenants)
         admin_key = await tenants.ensure_admin()
-        store, lessons = await _stock(config, data), await learnt(config, _beside(config, data, "labels"))
+        lessons = await learnt(config, durable.labels)
         fleet = Fleet(Breakers(on_change=say_breaker), limits(config), on_alarm=upstream_alarm(metrics))
         dispatch = Dispatch(providers, fleet, RetryBudget(), patience(config), hedges=hedges(config))
         asked = deciders(config)
@@ -273,10 +266,10 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         reads = await loading
         stack.push_async_callback(_let_go, reads)
         compares = await embedder(config, reads) or remote_embedder(config, dispatch, budget, prices)
-        tiers = await _tiers(config, store, reads, compares, lessons.learning)
+        tiers = await _tiers(config, quick, reads, compares, lessons.learning)
         grades = grading(config, routing, budget, dispatch)
         gateway = Gateway(
-            limits=Limits(MemoryCounters()),
+            limits=Limits(quick.counters),
             cache=tiers,
             flights=flights(config, metrics.flight),
             routing=routing,
@@ -293,8 +286,9 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
                 dispatch=dispatch,
                 tell=metrics.shadow_check,
             ),
-            outcomes=await _outcomes(config, data, routing, asked, compares, ask=grades),
+            outcomes=await _outcomes(config, durable.outcomes, routing, asked, compares, ask=grades),
             sharing=sharing(config),
+            relay=quick.relay,
             refuse_unpriced=config.budget.unpriced == "refuse",
         )
         await stack.enter_async_context(gateway)
@@ -302,46 +296,60 @@ async def open_engine(config: Config, data: Path) -> AsyncIterator[Engine]:
         pricing = _pricing(config, prices, ledger, routing)
         await pricing.refresh()
         budget.outputs.recall(await ledger.answers(ANSWERS))
-        tail, outbox = Tail(config.storage.path(data)), SqliteOutbox(_beside(config, data, "billing"))
-        stack.callback(tail.close)
-        stack.push_async_callback(outbox.close)
-        desk, beside = Desk(budget.allowances, ledger, ledger), _beside(config, data, "jobs")
-        jobs = await stack.enter_async_context(working(config, beside, gateway, tenants, metrics))
-        engine = Engine(gateway, tenants, metrics, admin_key, desk, pricing, outbox, jobs)
-        await _attended(stack, config, data, engine, ledger=ledger, tail=tail)
+        desk = Desk(budget.allowances, ledger, ledger)
+        jobs = await stack.enter_async_context(working(config, durable.jobs, gateway, tenants, metrics))
+        engine = Engine(gateway, tenants, metrics, admin_key, desk, pricing, stores, jobs)
+        await _attended(stack, config, data, engine)
         yield engine
 
 
-async def _attended(
-    stack: AsyncExitStack, config: Config, data: Path, engine: Engine, *, ledger: SqliteLedger, tail: Tail
-) -> None:
+async def _attended(stack: AsyncExitStack, config: Config, data: Path, engine: Engine) -> None:
     """Begin what goes on beside the calls of an engine until the stack is left."""
-    tenants, metrics = engine.tenants, engine.metrics
+    tenants, metrics, stores = engine.tenants, engine.metrics, engine.stores
+    ledger, tail, fleet = stores.durable.ledger, stores.durable.tail, engine.gateway.dispatch.fleet
     pumps = running_pumps(config, data, tail=tail, outbox=engine.outbox, tenants=tenants, metrics=metrics)
     await stack.enter_async_context(pumps)
     rounds = Housekeeping(
-        engine.gateway, tenants, metrics, ledger, tail, pricing=engine.pricing, jobs=engine.jobs
+        engine.gateway,
+        tenants,
+        metrics,
+        ledger,
+        tail,
+        pricing=engine.pricing,
+        jobs=engine.jobs,
+        shared=stores.quick.shared,
     ).run()
     stack.push_async_callback(_stopped, asyncio.create_task(rounds))
-    await stack.enter_async_context(KvWatch(kv_caches(config), engine.gateway.dispatch.fleet, metrics))
+    await stack.enter_async_context(KvWatch(kv_caches(config), fleet, metrics))
+    await stack.enter_async_context(StoreWatch(metrics, redis=stores.redis, postgres=stores.postgres))
+    news = stores.quick.news
+    if news is not None:
+        news.on(hearsay.KIND, hearsay.shared(fleet.breakers, config.models, partial(news.tell, hearsay.KIND)))
+        stack.push_async_callback(_stopped, asyncio.create_task(news.run()))
 
 
 async def _tiers(
-    config: Config, store: SqliteStore, reads: MiniLM | None, compares: Embedder | None, learning: Learning
+    config: Config, quick: Quick, reads: MiniLM | None, compares: Embedder | None, learning: Learning
 ) -> Cache:
     """The cache, with its files read off the event loop."""
     judges = await asyncio.to_thread(verdict, reads, learning)
-    return cache(config, store, compares, judges, reads=reads, static=await static_table(config))
+    # The first stage tells what is near to nothing that this process has seen; others' answers it knows nothing of.
+    alone = quick.shared is None or not quick.shared.compares
+    static = await static_table(config) if alone else None
+    tiers = cache(config, quick.entries, compares, judges, reads=reads, static=static)
+    if quick.shared is not None:
+        quick.shared.watch(tiers.refusals.forget)
+    return tiers
 
 
 async def _outcomes(
-    config: Config, data: Path, routing: Routing, asked: Deciders, embeds: Embedder | None, *, ask: Ask | None
+    config: Config, rows: Rows, routing: Routing, asked: Deciders, embeds: Embedder | None, *, ask: Ask | None
 ) -> Outcomes | None:
-    path, sees = _beside(config, data, "routing"), embeds_for(config)
-    return await outcomes(config, path, routing=routing, deciders=asked, embeds=embeds, sees=sees, ask=ask)
+    sees = embeds_for(config)
+    return await outcomes(config, rows, routing=routing, deciders=asked, embeds=embeds, sees=sees, ask=ask)
 
 
-def _pricing(config: Config, prices: PriceTable, ledger: SqliteLedger, routing: Routing) -> Pricing:
+def _pricing(config: Config, prices: PriceTable, ledger: DurableLedger, routing: Routing) -> Pricing:
     """What models cost; a change of it changes what routing reckons with."""
     return Pricing(
         prices,
@@ -363,26 +371,9 @@ async def _stopped(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def _stock(config: Config, data: Path) -> SqliteStore:
-    asked = config.cache
-    return await SqliteStore.open(
-        _beside(config, data, "cache"),
-        entries_per_tenant=asked.entries_per_tenant,
-        bytes_per_tenant=asked.bytes_per_tenant,
-        bytes_total=asked.bytes,
-        stale_for=asked.exact.stale,
-    )
-
-
-def _beside(config: Config, data: Path, what: str) -> Path:
-    """A file beside the ledger's: what has another life than the money lies in another file."""
-    path = config.storage.path(data)
-    return path.with_name(f"{path.stem}-{what}{path.suffix}")
-
-
-def _tenants(config: Config, data: Path) -> Tenants:
+def _tenants(config: Config, directory: Directory) -> Tenants:
     return Tenants(
-        SqliteDirectory(_beside(config, data, "tenants")),
+        directory,
         defaults=config.tenant_defaults.policy(),
         pepper=os.environ.get("HEADGATE_SECRET"),
         admin_key=os.environ.get("HEADGATE_ADMIN_KEY"),

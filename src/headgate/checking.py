@@ -217,6 +217,12 @@ class Checking:
             self._learn(served.scope, entry, served.confidence, correct, "feedback", served=True)
         return Heard(known=known, withdrawn=withdrawn, learned=learned)
 
+    async def hear(self) -> None:
+        """Take in what other replicas have learnt of late, and what they have served. Never raises."""
+        labels, answers = await self._labels.others()
+        self.learning.recall(labels)
+        self._recent.recall(answers)
+
     async def idle(self) -> None:
         """Wait until nothing is being checked."""
         while tasks := self._checking | self._comparing:

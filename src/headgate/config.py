@@ -27,15 +27,15 @@ from headgate.config_sections import (
     PriceConfig,
     RouteConfig,
     ServerConfig,
-    StorageConfig,
     TelemetryConfig,
 )
+from headgate.config_storage import RedisConfig, StorageConfig
 from headgate.config_tenants import TenantDefaults
 from headgate.config_units import Section, problem
 
 __all__ = [
     "AlertsConfig", "BudgetConfig", "CacheConfig", "CoalesceConfig", "Config", "DispatchConfig", "ModelConfig", "PriceConfig",
-    "ProviderConfig", "RouteConfig", "ServerConfig", "SinkConfig", "StorageConfig", "TelemetryConfig", "TenantDefaults", "providers_of",
+    "ProviderConfig", "RedisConfig", "RouteConfig", "ServerConfig", "SinkConfig", "StorageConfig", "TelemetryConfig", "TenantDefaults", "providers_of",
 ]  # fmt: skip
 
 
@@ -44,6 +44,9 @@ class Config(Section):
 
     server: ServerConfig = Field(default=ServerConfig(), description="Where the gateway listens and what it accepts.")
     storage: StorageConfig = Field(default=StorageConfig(), description="Where tenants, keys and the ledger are kept.")
+    redis: RedisConfig | None = Field(
+        default=None, description="What several processes count, cache and coalesce with. Default: each by itself."
+    )
     providers: dict[str, ProviderConfig] = Field(default={}, description="Servers that answer, by a name of your own.")
     models: dict[str, ModelConfig] = Field(default={}, description="Models that can be called, by their public name.")
     routes: dict[str, RouteConfig] = Field(default={}, description="Public model names that choose between models.")
@@ -87,6 +90,13 @@ class Config(Section):
         for name in self.billing:
             if not re.fullmatch("[A-Za-z0-9_-]{1,64}", name) or name == "alerts":
                 raise problem(("billing", name), "a sink's name is letters, digits, - and _, and not `alerts`")
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> Self:
+        """What other processes are to do can be shared with them."""
+        if self.inference.workers == "elsewhere" and self.storage.postgres is None:
+            raise problem(("inference", "workers"), "workers elsewhere share a PostgreSQL; say which under storage.url")
         return self
 
     def _references(self) -> Iterator[tuple[tuple[str | int, ...], str, Mapping[str, object], str]]:

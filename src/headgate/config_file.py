@@ -23,11 +23,8 @@ from headgate.config_yaml import Path as Place
 
 FILE_NAME = "headgate.yaml"
 
-_ABSENT = {
-    ("redis",): "Redis is not available in this version; everything is kept in one process and its SQLite file",
-}
 _MOVED = {"total": "the time for a whole call is dispatch.total"}
-_SECRET = frozenset({"api_key", "headers", "secret"})
+_SECRET = frozenset({"api_key", "headers", "secret", "url"})
 _WANTED = {
     "int_parsing": "a whole number",
     "int_type": "a whole number",
@@ -183,8 +180,6 @@ def _instead(path: Place, value: object) -> str:
 
 
 def _unknown_key(path: Place) -> str:
-    if path in _ABSENT:
-        return f"unknown key; {_ABSENT[path]}"
     known = _known_keys(path[:-1])
     guess = _meant(str(path[-1]), known)
     if not guess and path[-2:-1] == ("timeouts",) and path[-1] in _MOVED:

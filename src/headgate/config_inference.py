@@ -5,7 +5,7 @@ The invariant: a webhook that exists can be reached and has a secret that is one
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -39,7 +39,12 @@ class NoticesConfig(Section):
 class InferenceConfig(Section):
     """Requests that are submitted at `/v2/inference/submit` and answered in their own time."""
 
-    at_work: int = Field(default=AT_WORK, description="Most of them that are answered at the same time.", gt=0)
+    workers: Literal["here", "elsewhere"] = Field(
+        default="here",
+        description="Where they are answered: `here`, by `headgate serve` itself and by any `headgate worker`; `elsewhere`, by workers"
+        " alone, which share the gateway's PostgreSQL.",
+    )
+    at_work: int = Field(default=AT_WORK, description="Most of them that one process answers at the same time.", gt=0)
     open: int = Field(
         default=OPEN, description="Most that may wait or be at work, of all tenants together; more are refused.", gt=0
     )

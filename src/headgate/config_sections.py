@@ -57,28 +57,6 @@ class ServerConfig(Section):
     limits: LimitsConfig = Field(default=LimitsConfig(), description="Bounds of one request.")
 
 
-class StorageConfig(Section):
-    """Where tenants, keys and the ledger are kept."""
-
-    url: str = Field(
-        default="sqlite:///headgate.db",
-        description="`sqlite:///file` lies in the data directory, `sqlite:////file` is an absolute path.",
-    )
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        scheme, found, path = self.url.partition(":///")
-        if scheme.startswith("postgres"):
-            raise problem(("url",), "PostgreSQL is not available in this version; use sqlite:///headgate.db")
-        if scheme != "sqlite" or not found or path.endswith("/") or not path:
-            raise problem(("url",), "must be a storage URL such as sqlite:///headgate.db")
-        return self
-
-    def path(self, directory: Path) -> Path:
-        """The database file, given the data directory."""
-        return directory / self.url.partition(":///")[2]
-
-
 class RatesConfig(Section):
     """USD for a million tokens of each kind. A kind without a price of its own costs what it is a part of."""
 

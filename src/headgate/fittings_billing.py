@@ -20,7 +20,7 @@ from headgate.billing.post import Answer, Post
 from headgate.billing.pump import Customers, Feed, Pump
 from headgate.billing.stripe import Stripe
 from headgate.billing.webhook import Webhook
-from headgate.budget.tail import Fork, Posted, Tail
+from headgate.budget.posted import Fork, JournalTail, Posted
 from headgate.config import Config, SinkConfig
 from headgate.model.errors import Conflict, NotFound, UpstreamError
 from headgate.providers.egress import origin_of
@@ -44,7 +44,7 @@ _MEDIA_TYPES = {"stripe": stripe.MEDIA_TYPE, "openmeter": openmeter.MEDIA_TYPE}
 
 @asynccontextmanager
 async def running_pumps(
-    config: Config, data: Path, *, tail: Tail, outbox: Outbox, tenants: Tenants, metrics: PrometheusSink
+    config: Config, data: Path, *, tail: JournalTail, outbox: Outbox, tenants: Tenants, metrics: PrometheusSink
 ) -> AsyncIterator[None]:
     """A pump for each sink of the configuration, at work until this is left. Raises ValueError when a sink cannot be used."""
     sinks = dict(config.billing)
@@ -141,7 +141,7 @@ def poster(http: Http, path: str, seconds: float) -> Post:
     return post
 
 
-def feed_of(tail: Tail) -> Feed:
+def feed_of(tail: JournalTail) -> Feed:
     """The journal's rows as billing reads them."""
 
     async def feed(after: Place, kinds: Sequence[str], limit: int) -> tuple[Place, list[Line]]:
@@ -152,13 +152,13 @@ def feed_of(tail: Tail) -> Feed:
 
 
 async def rewind(
-    sink: str, tail: Tail, outbox: Outbox, *, since: float | None = None, really: bool = False, now: float
+    sink: str, tail: JournalTail, outbox: Outbox, *, since: float | None = None, really: bool = False, now: float
 ) -> Fork:
     """Let a sink go on in a journal that was replaced: behind the last row that both journals have, so nothing that it was told
     is told again, and everything else is. What that is; only if `really`, it is done.
 
     The end of a call that had begun before is parked: the sink may have been told another end of it. `since`: the unix time from
-    which on rows are new, when the outbox' own clock was wrong. Raises Conflict as `Tail.fork` does.
+    which on rows are new, when the outbox' own clock was wrong. Raises Conflict as `JournalTail.fork` does.
     """
     before = await outbox.place(sink)
     moment = before.at if since is None else since

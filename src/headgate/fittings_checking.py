@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -15,7 +14,7 @@ from headgate.cache.cache import Embedder
 from headgate.cache.checks import Checks, Ration
 from headgate.cache.judge import ExactJudge, Judge, Judges, MeaningJudge, ModelJudge
 from headgate.cache.labels import LabelLog
-from headgate.cache.labels_sqlite import SqliteLabels
+from headgate.cache.labels_behind import LabelsBehind
 from headgate.cache.learning import Learning
 from headgate.cache.recent import Recent
 from headgate.cache.tiers import Cache
@@ -29,6 +28,7 @@ from headgate.model.ids import Ids
 from headgate.model.one_word import Ask
 from headgate.model.tenancy import OPERATOR, Policy, Principal
 from headgate.routing.routing import Routing
+from headgate.storage.behind import Rows
 
 JUDGE_SECONDS = 20.0
 WORD = 16
@@ -43,9 +43,9 @@ class Learnt(msgspec.Struct, frozen=True):
     labels: LabelLog
 
 
-async def learnt(config: Config, path: Path) -> Learnt:
-    """All that lies in this file. Never raises for what is wrong with it."""
-    labels, recent = await SqliteLabels.open(path), Recent()
+async def learnt(config: Config, rows: Rows) -> Learnt:
+    """All that lies in these rows. Never raises for what is wrong with them."""
+    labels, recent = await LabelsBehind.open(rows), Recent()
     learning = Learning(error_rate=config.cache.semantic.max_error_rate)
     past, answers = labels.past()
     # Beside the loop: a full log takes a quarter of a second, and nobody asks for it yet.

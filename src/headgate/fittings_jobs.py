@@ -7,14 +7,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 
 from headgate.config import Config
 from headgate.config_inference import InferenceConfig, NoticesConfig
 from headgate.jobs.jobs import JobStore
 from headgate.jobs.lanes import Bounds, Lanes
 from headgate.jobs.notices import Heard, Notices, Post, secret_of
-from headgate.jobs.sqlite import SqliteJobs
 from headgate.model.errors import NotFound, Unauthenticated
 from headgate.model.ids import Ids
 from headgate.model.tenancy import Principal
@@ -35,12 +33,11 @@ MOST_KEYS = 10_000
 
 @asynccontextmanager
 async def working(
-    config: Config, path: Path, gateway: Gateway, tenants: Tenants, metrics: PrometheusSink
+    config: Config, store: JobStore, gateway: Gateway, tenants: Tenants, metrics: PrometheusSink
 ) -> AsyncIterator[Worker]:
-    """The worker over the jobs in `path`, at work until this is left. Raises ValueError when the webhook cannot be used."""
-    said, store = config.inference, SqliteJobs(path)
+    """The worker over the jobs in a store, at work until this is left. Raises ValueError when the webhook cannot be used."""
+    said = config.inference
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(store.close)
         notices = await _notices(stack, said.webhook, store, metrics)
         worker = Worker(
             gateway,
@@ -50,6 +47,7 @@ async def working(
             lanes=Lanes(_bounds(said)),
             patience=said.patience,
             keep=said.keep,
+            begins=said.workers == "here",
             ended=None if notices is None else notices.nudge,
             waited=metrics.job_wait,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from headgate.cache.cache import Embedder
 from headgate.config import Config
@@ -14,17 +13,18 @@ from headgate.model.tenancy import Policy
 from headgate.routing.deciders import Deciders
 from headgate.routing.grading import Grader
 from headgate.routing.knn import KnnDecider, Neighbours
+from headgate.routing.outcomes_behind import OutcomesBehind
 from headgate.routing.outcomes_keeping import Outcomes
-from headgate.routing.outcomes_sqlite import SqliteOutcomes
 from headgate.routing.routing import Routing
 from headgate.routing.uplift import Uplift, UpliftUnavailable
+from headgate.storage.behind import Rows
 
 log = logging.getLogger(__name__)
 
 
 async def outcomes(
     config: Config,
-    path: Path,
+    rows: Rows,
     *,
     routing: Routing,
     deciders: Deciders,
@@ -32,12 +32,12 @@ async def outcomes(
     sees: Callable[[Policy], bool],
     ask: Ask | None,
 ) -> Outcomes | None:
-    """What keeps outcomes in this file, and has `knn` among the deciders learn from them where questions can be read; None where no
+    """What keeps outcomes in these rows, and has `knn` among the deciders learn from them where questions can be read; None where no
     route has tiers. `sees`: whether the embedder may see what a tenant of this policy asks; `ask`: the model that grades answers. Never
-    raises for what is wrong with the file."""
+    raises for what is wrong with them."""
     if not any(routing.tiered(name) for name in config.routes):
         return None
-    kept = await SqliteOutcomes.open(path)
+    kept = await OutcomesBehind.open(rows)
     neighbours = None if embeds is None else Neighbours(embeds.dimensions)
     embed = None if embeds is None else embeds.embed
     said = config.routing.grader

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -21,10 +22,12 @@ from headgate.cache.treatment import Treatment
 from headgate.cache.verdict import FAR, Judgement
 from headgate.checking import Call
 from headgate.coalesce.coalesce import Flight, Flights
+from headgate.coalesce.pouring import Pouring
 from headgate.coalesce.trail import Trail
 from headgate.coalesce.twins import Asking, Twins
 from headgate.model.chat import Completion
 from headgate.model.tenancy import Key
+from headgate.stock import Errand
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +54,18 @@ class Twin(msgspec.Struct, frozen=True):
     key: Key
     judgement: Judgement
 
-    def as_hit(self, completion: Completion) -> Hit:
-        """Its answer as one from stock, for those who check these."""
-        entry = _entry(self.asking, self.key, _encode(completion))
-        return Hit(entry, "semantic", self.judgement.confidence, judgement=self.judgement)
+
+class Followed(msgspec.Struct, frozen=True):
+    """The answer of a twin."""
+
+    completion: Completion
+    twin: Twin
+
+    @property
+    def hit(self) -> Hit:
+        """As one from stock, for those who check these."""
+        entry, judgement = _entry(self.twin.asking, self.twin.key, _encode(self.completion)), self.twin.judgement
+        return Hit(entry, "semantic", judgement.confidence, judgement=judgement)
 
 
 class Following:
@@ -67,26 +78,40 @@ class Following:
         self._flights = flights
         self._clock = clock
 
-    def enter(self, flight: Flight, call: Call, epoch: int, *, follows: bool = True) -> Sought | None:
-        """Let others find this flight, and see who was there before; None where it is not compared. End it with `leave`.
+    @contextmanager
+    def entered(self, flight: Flight, call: Call, errand: Errand) -> Iterator[Sought | None]:
+        """Let others find this flight until it is over, its answer in stock if it is kept; and see who was there before. None where it is not
+        compared.
 
-        Before the cache is asked: an answer that is stored meanwhile is found there, or its flight is among those seen here. `epoch`:
-        who comes after an invalidation follows nobody who began before it. `follows`: False for one that is flown because another
-        has failed its readers. It may be followed; but whom it would find is, as likely as not, that very one.
+        Before the cache is asked: an answer that is stored meanwhile is found there, or its flight is among those seen here. Who comes after
+        an invalidation follows nobody who began before it. One that is flown because another has failed its readers may be followed; but
+        whom it would find is, as likely as not, that very one.
         """
         key, question = call.key, call.question
-        if question is None or question.vector is None or call.treated.semantic != "on":
-            return None
-        place = key.namespace, question.partition, epoch, call.ticket.wishes.coalesce_key
+        if question is None or question.vector is None or call.treated.semantic != "on" or not errand.compared(flight):
+            yield None
+            return
+        place = key.namespace, question.partition, errand.epoch, call.ticket.wishes.coalesce_key
         asking = self.twins.enter(flight, question, place)
-        return Sought(asking, key, self.twins.near(asking, FAR) if follows else ())
+        try:
+            yield Sought(asking, key, () if errand.over else self.twins.near(asking, FAR))
+        finally:
+            self.twins.leave(asking)
 
-    def leave(self, sought: Sought) -> None:
-        """The flight is over, its answer in stock if it is kept."""
-        self.twins.leave(sought.asking)
+    async def followed(
+        self, flight: Flight, sought: Sought | None, looked: Miss, treated: Treatment, patience: float
+    ) -> Followed | None:
+        """The answer of a flight that means the same, after the cache had nothing to serve. None where this one has to answer by itself;
+        where it has followed in vain, after it has waited its turn.
 
-    async def twin(self, sought: Sought, looked: Miss, treated: Treatment) -> Twin | None:
-        """Whom to follow, after the cache had nothing to serve; None where the flight has to answer by itself. Never raises."""
+        `patience`: seconds to the first part of it. Raises what the other failed of where somebody was given a part already.
+        """
+        twin = None if sought is None else await self._twin(sought, looked, treated)
+        completion = None if twin is None else await self._read(flight, twin, patience)
+        return None if twin is None or completion is None else Followed(completion, twin)
+
+    async def _twin(self, sought: Sought, looked: Miss, treated: Treatment) -> Twin | None:
+        """Whom to follow. Never raises."""
         asking = sought.asking
         try:
             found = await self._found(sought, looked, treated)
@@ -118,19 +143,15 @@ class Following:
         told_apart = (differences(asking.question.text, one.text) for one in company)
         return not any(one.severity == "veto" for found in told_apart for one in found)
 
-    async def followed(self, flight: Flight, twin: Twin, patience: float) -> Completion | None:
-        """The other flight's answer; None where this one has to answer by itself, after it has waited its turn.
-
-        `patience`: seconds to the first part of it. Raises what the other failed of where somebody was given a part already.
-        """
+    async def _read(self, flight: Flight, twin: Twin, patience: float) -> Completion | None:
         leader, began = twin.asking.flight, self._clock()
         leader.followers += 1
         leader.twins += 1
         leader.join(stream=flight.streamed)
-        pouring = _Pouring(flight, twin)
+        pouring = Pouring(flight, leader, fits=_fits, note=lambda: _note(flight.trail, twin))
         flight.tab.follow(leader.tab, pouring.takes)
         try:
-            completion = await self._read(flight, pouring, patience)
+            completion = await pouring.read(patience)
         finally:
             flight.tab.part(leader.tab)
             leader.leave()
@@ -140,74 +161,19 @@ class Following:
             await self._flights.starts.turn()  # all who followed it start over now
         return completion
 
-    async def _read(self, flight: Flight, pouring: _Pouring, patience: float) -> Completion | None:
-        leader = pouring.leader
-        if not await leader.heard(patience, pouring.price) or not _promising(leader):
-            return None
-        pouring.price()
-        flight.tapped(pouring.pour)
-        try:
-            pouring.pour()
-            while not leader.ended:
-                await leader.news()
-                pouring.pour()
-        finally:
-            flight.tapped(lambda: None)
-        return pouring.whole()
+
+def _note(trail: Trail, twin: Twin) -> None:
+    """What is known of the answer now."""
+    theirs, judgement = twin.asking.flight.trail, twin.judgement
+    trail.source, trail.confidence, trail.prior = "coalesced-semantic", judgement.confidence, judgement.prior
+    trail.model, trail.deployment, trail.limit = theirs.model, theirs.deployment, theirs.limit
+    trail.entry, trail.partition = theirs.entry, twin.asking.question.partition
+    trail.worth, trail.ceiling = theirs.worth, theirs.ceiling
 
 
-class _Pouring:
-    """From one flight into another: the parts of the answer, and how it was come by."""
-
-    def __init__(self, flight: Flight, twin: Twin) -> None:
-        self._flight = flight
-        self._twin = twin
-        self.leader = twin.asking.flight
-        self._position = 0
-
-    def takes(self, completion: Completion) -> bool:
-        """Whether this answer of the other is the flight's, too."""
-        return not self.leader.trail.own and (self._position > 0 or for_others(completion))
-
-    def price(self) -> None:
-        """Pass on what the answer will cost at most."""
-        trail = self.leader.trail
-        if trail.ceiling != self._flight.trail.ceiling and not trail.own:
-            self._flight.price(trail.ceiling)
-
-    def pour(self) -> None:
-        """Give what there is to those who read in parts. From then on there is no way back."""
-        if not self._flight.streamed:
-            return
-        for event in self.leader.events_from(self._position):
-            self._note(self._flight.trail)
-            self._position += 1
-            self._flight.publish(event)
-
-    def whole(self) -> Completion | None:
-        """The answer at its end; None where it is not for this flight. Raises what the leader failed of after the first part."""
-        leader, completion = self.leader, self.leader.completion
-        if completion is not None and self.takes(completion):
-            self._note(self._flight.trail)
-            return completion
-        if self._position and leader.error is not None:
-            raise leader.error.with_traceback(None)
-        return None
-
-    def _note(self, trail: Trail) -> None:
-        """What is known of the answer now."""
-        theirs, judgement = self.leader.trail, self._twin.judgement
-        trail.source, trail.confidence, trail.prior = "coalesced-semantic", judgement.confidence, judgement.prior
-        trail.model, trail.deployment, trail.limit = theirs.model, theirs.deployment, theirs.limit
-        trail.entry, trail.partition = theirs.entry, self._twin.asking.question.partition
-        trail.worth, trail.ceiling = theirs.worth, theirs.ceiling
-
-
-def _promising(leader: Flight) -> bool:
-    """Whether a flight of which something is known now may have an answer for those who mean the same."""
-    if leader.error is not None or leader.trail.own:
-        return False
-    return leader.completion is None or for_others(leader.completion)
+def _fits(leader: Flight, completion: Completion | None) -> bool:
+    """Whether a flight's answer is for those who mean the same, as far as is known of it."""
+    return not leader.trail.own and (completion is None or for_others(completion))
 
 
 def for_others(completion: Completion) -> bool:

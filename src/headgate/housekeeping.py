@@ -7,18 +7,20 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from headgate.budget.budget import Entry, Statements
+from headgate.budget.budget import DurableLedger, Entry, Statements
 from headgate.budget.pace import Pace, dearer_now
+from headgate.budget.posted import JournalTail
 from headgate.budget.pricing import Pricing
-from headgate.budget.sqlite import SqliteLedger
-from headgate.budget.tail import Tail
 from headgate.budget.windows import window_id
+from headgate.cache.cache import SharedStore
+from headgate.model.errors import Overloaded
 from headgate.pipeline import Gateway
 from headgate.providers.kv_cache import ANY_MODEL, KvCache
 from headgate.routing.fleet import Fleet
@@ -52,20 +54,23 @@ class Housekeeping:
         gateway: Gateway,
         tenants: Tenants,
         metrics: PrometheusSink,
-        ledger: SqliteLedger,
-        tail: Tail,
+        ledger: DurableLedger,
+        tail: JournalTail,
         *,
         pricing: Pricing,
         jobs: Worker,
+        shared: SharedStore | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`tail` takes the alerts that are found here. `now` is the store's clock, unix seconds."""
+        """`tail` takes the alerts that are found here; `shared` is the store of entries, where replicas share it. `now` is the store's clock,
+        unix seconds."""
         self._gateway = gateway
         self._tenants = tenants
         self._ledger = ledger
         self._tail = tail
         self._pricing = pricing
         self._jobs = jobs
+        self._shared = shared
         self._metrics = metrics
         self._now = now
         self._lag = 0.0
@@ -114,17 +119,33 @@ class Housekeeping:
                 await budget.tend()
                 await budget.refresh()
                 await self._pricing.refresh()
+                await self._hear()
                 if turn % ROUNDS_PER_COUNT == 0:
                     self._used = await self._budgets()
                 if turn % ROUNDS_PER_PACE == FIRST_PACE:
                     await self._pace()
                 if turn % ROUNDS_PER_SWEEP == 0:
-                    await self._jobs.sweep()
+                    await self._sweep()
+            except Overloaded:
+                log.debug("housekeeping waits for a store")  # the store itself has been told of, once
             except Exception:
                 log.exception("housekeeping failed; it is tried again")
             due = loop.time() + HOUSEKEEPING
             await asyncio.sleep(HOUSEKEEPING)
             self._lag = max(0.0, loop.time() - due)
+
+    async def _sweep(self) -> None:
+        """Forget what is too old."""
+        await self._jobs.sweep()
+        if self._shared is not None:
+            with suppress(Overloaded):
+                await self._shared.refresh()
+
+    async def _hear(self) -> None:
+        """Learn what other replicas have learnt."""
+        await self._gateway.checking.hear()
+        if self._gateway.outcomes is not None:
+            await self._gateway.outcomes.hear()
 
     async def _pace(self) -> None:
         """Tell of tasks that became dearer."""
@@ -194,7 +215,7 @@ class KvWatch:
                 self._shares[name,] = share
 
 
-async def newly_dearer(statements: Statements, tail: Tail, now: float) -> list[Pace]:
+async def newly_dearer(statements: Statements, tail: JournalTail, now: float) -> list[Pace]:
     """The tasks that became dearer and of which the journal holds no alert of this day (UTC); now it does."""
     day = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
     told = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +23,7 @@ from headgate.cache.fingerprint import bypass_reason, fingerprint, to_the_letter
 from headgate.cache.tiers import Cache
 from headgate.checking import Call, Checking, Heard
 from headgate.coalesce.coalesce import Flight, Flights
+from headgate.coalesce.relay import Relay
 from headgate.coalesce.sharing import Sharing
 from headgate.coalesce.trail import Trail
 from headgate.condensing import Condensing
@@ -36,6 +37,7 @@ from headgate.model.ids import Ids
 from headgate.model.record import CallRecord
 from headgate.model.tenancy import Key, Namespace, Principal, Wishes
 from headgate.paying import Paying
+from headgate.relaying import Relaying
 from headgate.repeats import Repeats
 from headgate.reply import Recourse, Reply, Ticket, refusal
 from headgate.routing.outcomes_keeping import Outcomes
@@ -66,6 +68,7 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
         sharing: Sharing | None = None,
+        relay: Relay | None = None,
         refuse_unpriced: bool = True,
         grace: float = 30.0,
     ) -> None:
@@ -74,6 +77,7 @@ class Gateway:
         outcomes  what keeps how well calls of routes with tiers went, for who decides later
         checking  what watches whether answers from stock are right
         sharing   which calls share one in flight; by default all that may
+        relay     what other replicas' flights are joined through; None where there are none
         refuse_unpriced  whether a tenant whose money is limited may not use a model without a price
         grace     seconds that flights may go on when the gateway closes
         """
@@ -92,6 +96,7 @@ class Gateway:
         self._new_id = new_id or Ids()
         self._sharing = sharing or Sharing()
         self._following = Following(cache, flights, clock=clock)
+        self.relaying = Relaying(relay, flights, clock=clock)
         self._paying = Paying(budget, routing)
         self._refuse_unpriced = refuse_unpriced
         self._grace = grace
@@ -159,16 +164,12 @@ class Gateway:
 
         def join(id: str, *budgets: Hashable, alone: bool = key is None or mode == "off") -> tuple[Flight, bool]:
             epoch = self.cache.epoch(caller.tenant)
-            errand = Errand(ticket=ticket, request=request, key=key, bypass=bypass, epoch=epoch)
-            shared = None if alone else (*errand.shared, mode, *budgets)
+            errand = Errand(ticket, request, key, bypass, epoch, mode, over=bool(budgets))
+            shared = None if alone else (*errand.shared, *budgets)
             if shared in self.flights.apart:
                 shared = None
-            twins = shared is not None and mode == "semantic" and wishes.cache == "default"
-
-            def fly(flight: Flight) -> Awaitable[None]:
-                return self._fly(flight, errand, twins=twins, over=bool(budgets))
-
-            return self.flights.join(shared, id, caller.policy.abandoned, fly, stream=ticket.stream)
+            abandoned = caller.policy.abandoned
+            return self.flights.join(shared, id, abandoned, lambda one: self._fly(one, errand), stream=ticket.stream)
 
         def again(alone: bool) -> tuple[Flight, bool]:
             return join(self._new_id(), self.budget.terms(caller, wishes).personal, alone=alone)
@@ -181,9 +182,8 @@ class Gateway:
         asked = ticket.wishes.patience
         return self.flights.patience.of(ticket.route, stream=ticket.stream) if asked is None else asked
 
-    async def _fly(self, flight: Flight, errand: Errand, *, twins: bool, over: bool) -> None:
-        """Answer one question, once, for all its readers; `twins`: who means the same may share it, too; `over`: these readers have
-        waited for another flight already."""
+    async def _fly(self, flight: Flight, errand: Errand) -> None:
+        """Answer one question, once, for all its readers."""
         ticket, request, key, trail = errand.ticket, errand.request, errand.key, flight.trail
         caller, wishes = ticket.caller, ticket.wishes
         terms = self.budget.terms(caller, wishes)
@@ -204,19 +204,15 @@ class Gateway:
             # What lies behind an address may be another thing tomorrow.
             treated = msgspec.structs.replace(treated, exact=False)
         # In flight it is compared with others, whatever is in stock.
-        question = await self.cache.question(request, treated, None if twins else key)
+        question = await self.cache.question(request, treated, None if errand.compared(flight) else key)
         if question is None:
             trail.cache_reason = self.cache.why_not(request, treated)
         call = Call(ticket, request, decision, key, question, treated)
-        sought = self._following.enter(flight, call, errand.epoch, follows=not over) if twins else None
-        try:
+        with self._following.entered(flight, call, errand) as sought:
             await self._answer(flight, errand, call, terms, sought)
-        finally:
-            if sought is not None:
-                self._following.leave(sought)
 
     async def _answer(self, flight: Flight, errand: Errand, call: Call, terms: Terms, sought: Sought | None) -> None:
-        """From stock, from another flight that answers the same, or bought and kept."""
+        """From stock, from another flight that answers the same, here or on another replica, or bought and kept."""
         trail, wishes = flight.trail, call.ticket.wishes
         looked: Hit | Miss = Miss()
         if wishes.cache != "no-cache":
@@ -231,21 +227,24 @@ class Gateway:
         missed(trail, looked)
         if wishes.cache == "only-if-cached":
             raise nothing_cached()
-        twin = None if sought is None else await self._following.twin(sought, looked, call.treated)
-        shared = None if twin is None else await self._following.followed(flight, twin, self._patience(call.ticket))
-        if twin is not None and shared is not None:
-            flight.land(shared)
-            return self.checking.watch(call, twin.as_hit(shared), shared)
-        began = self._clock()
-        completion = await self._bought(flight, errand, terms, call.decision)
-        if not call.ticket.stream:
-            self.flights.patience.observe(call.ticket.route, self._clock() - began)
-        trail.entry = None if trail.own else flight.id
-        flight.apart = trail.own or not completion.complete
-        flight.land(completion)
-        if not trail.own:
-            await self.cache.store(call.key, call.question, completion, call.treated, asked(errand, flight))
-            self.checking.watch(call, looked, completion, own=flight.id)
+        patience = self._patience(call.ticket)
+        twin = await self._following.followed(flight, sought, looked, call.treated, patience)
+        if twin is not None:
+            flight.land(twin.completion)
+            return self.checking.watch(call, twin.hit, twin.completion)
+        async with self.relaying.joined(flight, errand, terms.personal, patience) as relayed:
+            if relayed is not None:
+                return flight.land(relayed)
+            began = self._clock()
+            completion = await self._bought(flight, errand, terms, call.decision)
+            if not call.ticket.stream:
+                self.flights.patience.observe(call.ticket.route, self._clock() - began)
+            trail.entry = None if trail.own else flight.id
+            flight.apart = trail.own or not completion.complete
+            flight.land(completion)
+            if not trail.own:
+                await self.cache.store(call.key, call.question, completion, call.treated, asked(errand, flight))
+                self.checking.watch(call, looked, completion, own=flight.id)
 
     async def _bought(self, flight: Flight, errand: Errand, terms: Terms, decision: Decision) -> Completion:
         """The answer of a provider: plan, reserve, dispatch. A refusal that would come again is remembered."""
@@ -387,6 +386,7 @@ class Gateway:
     async def close(self) -> None:
         """Take no new calls, let those in flight finish for a while, settle, and let go of everything."""
         await self.flights.drain(self._grace)
+        await self.relaying.close()
         await self.refreshes.close()
         await self.checking.close()
         if self.outcomes is not None:

@@ -23,7 +23,7 @@ from headgate.coalesce.coalesce import Flight
 from headgate.coalesce.trail import Trail
 from headgate.model.chat import ChatRequest, Completion
 from headgate.model.errors import GatewayError, NotCached, Rejected
-from headgate.model.tenancy import Key, Wishes
+from headgate.model.tenancy import Coalescing, Key, Wishes
 from headgate.reply import Ticket
 from headgate.routing.routing import Plan
 
@@ -37,11 +37,13 @@ REFUSED = "refused"
 _ABOUT_THE_REQUEST = frozenset({400, 404, 413, 422})
 
 
-class Errand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Errand(msgspec.Struct, frozen=True, gc=False):
     """What a flight is for: who asks what, and how the cache stands to it.
 
     key     where the exact answer lies; None for a call that the cache has no part in, and `bypass` says why
     epoch   the tenant's, from before the question was asked
+    mode    what may share the flight
+    over    whether its readers have waited for another flight already
     """
 
     ticket: Ticket
@@ -49,12 +51,14 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key: Key | None
     bypass: str | None
     epoch: int
+    mode: Coalescing
+    over: bool = False
 
     @property
     def shared(self) -> tuple[Hashable, ...]:
         """What is equal for all who may share its flight: the request and its tenant (both are in the key), the epoch, so that who
-        comes after an invalidation joins nothing that began before it, the caller's own key, and the wishes about where the answer
-        may come from."""
+        comes after an invalidation joins nothing that began before it, the caller's own key, and the wishes about who shares and
+        where the answer may come from."""
         wishes = self.ticket.wishes
         return (
             self.key,
@@ -65,7 +69,12 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             wishes.strategy,
             wishes.min_confidence,
             wishes.max_error_rate,
+            self.mode,
         )
+
+    def compared(self, flight: Flight) -> bool:
+        """Whether the flight may be compared by meaning with others that are under way."""
+        return flight.shared is not None and self.mode == "semantic" and self.ticket.wishes.cache == "default"
 
 
 def at_hand(cache: Cache, id: str, key: Key, request: ChatRequest, wishes: Wishes) -> Flight | None:

@@ -4,7 +4,7 @@ A job is accepted when it is in the store, and its caller is told so only then. 
 another's call can tell by its first part whether that one lives; it waits for that no longer than `patience`.
 
 What limits the tenant for a moment (its rate, its concurrency, money that calls in flight hold) ends no job: it waits on. A process that
-is killed leaves jobs in flight; the next one begins them again. Their answers are in the cache, if they had got so far; if not, the call is
+is killed leaves jobs in flight; the next one begins them again, or another one that works on the same store, when their lease is over. Their answers are in the cache, if they had got so far; if not, the call is
 made and paid once more, while of the first one the most it may have cost is in the journal, marked as lost.
 """
 
@@ -15,12 +15,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from headgate.jobs.jobs import KEEP, Asked, Job, JobStore, Outcome, Waiting
 from headgate.jobs.lanes import Lanes
+from headgate.jobs.news import News, Watch
 from headgate.model.chat import ChatRequest
 from headgate.model.errors import (
     BudgetExceeded,
@@ -32,6 +35,7 @@ from headgate.model.errors import (
     RateLimited,
     UpstreamTimeout,
 )
+from headgate.model.leases import held
 from headgate.model.tenancy import Principal, Wishes
 from headgate.pipeline import Gateway
 
@@ -44,6 +48,10 @@ LONGEST_REST = 10.0
 """Seconds after which a limit is looked at again, whatever it said: an operator may have changed it."""
 STORE_WAIT = 1.0
 """Seconds between two tries at a store that does not work."""
+LOOK = 1.0
+"""Seconds between two looks at what other processes have done in the same store."""
+
+Written = TypeVar("Written")
 
 Callers = Callable[[str, str], Awaitable[Principal]]
 """Who a tenant's key, named by its id, belongs to now. Raises Unauthenticated."""
@@ -62,6 +70,7 @@ class Worker:
         lanes: Lanes | None = None,
         patience: float = PATIENCE,
         keep: float = KEEP,
+        begins: bool = True,
         ended: Callable[[], None] | None = None,
         waited: Callable[[float], None] = lambda _: None,
         now: Callable[[], float] = time.time,
@@ -70,6 +79,7 @@ class Worker:
 
         patience  seconds that a job waits for the first part of an answer that another call is getting
         keep      seconds that a job is known after its end, and that it may wait
+        begins    whether jobs are begun here; if not, other processes begin what is submitted here
         ended     is told when a job has ended whose end the store is to have told; None: none is
         waited    is told how many seconds a job has waited when it begins
         """
@@ -80,10 +90,11 @@ class Worker:
         self._lanes = lanes or Lanes()
         self._patience = patience
         self._keep = keep
+        self._begins = begins
         self._told_end = ended
         self._waited = waited
         self._now = now
-        self._news: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
+        self._watch = Watch()
         self._tasks: set[asyncio.Task[None]] = set()
         self._putting: set[asyncio.Task[Job]] = set()
         self._nudged = asyncio.Event()
@@ -137,30 +148,12 @@ class Worker:
         job = await self._store.find(tenant, id)
         if job is None:
             raise NotFound("There is no such request: it was never submitted, or its time is over.")
+        self._watch.seen((tenant, id), job.state)
         return job
 
-    def news(self, tenant: str, id: str) -> asyncio.Future[None]:
+    def news(self, tenant: str, id: str) -> News:
         """Something to wait for: done when a job's state has changed, or the worker stops. Cancel it to wait no more."""
-        news = asyncio.get_running_loop().create_future()
-        if self.stopping:
-            news.set_result(None)
-            return news
-        waiting = self._news.setdefault((tenant, id), [])
-        waiting.append(news)
-        news.add_done_callback(lambda done: self._forget(tenant, id, done))
-        return news
-
-    def _forget(self, tenant: str, id: str, news: asyncio.Future[None]) -> None:
-        waiting = self._news.get((tenant, id), [])
-        if news in waiting:
-            waiting.remove(news)
-            if not waiting:
-                del self._news[tenant, id]
-
-    def _tell(self, tenant: str, id: str) -> None:
-        for news in self._news.pop((tenant, id), []):
-            if not news.done():
-                news.set_result(None)
+        return self._watch.news((tenant, id))
 
     def counts(self) -> dict[tuple[str, ...], float]:
         """How many jobs are queued and in flight, by tenant and state."""
@@ -172,15 +165,14 @@ class Worker:
 
     async def probe(self) -> None:
         """Raises Overloaded when the store does not work."""
-        await self._store.due(0.0, 1)
+        await self._store.states(())
 
     async def recover(self) -> bool:
         """Take up, once, what an earlier process has left; jobs are accepted from then on. Never raises: where the store does not work,
         that is False, the gateway serves without it, and `run` tries again."""
         if not self._recovered:
             try:
-                for waiting in await self._store.reopen():
-                    self._lanes.restore(waiting)
+                self._lanes.learn((), await self._store.reopen())
                 self._recovered = True
             except Exception:
                 log.exception("submitted requests cannot be read; it is tried again")
@@ -190,6 +182,13 @@ class Worker:
         """Work off what waits, until cancelled or stopped."""
         while not await self.recover():  # noqa: ASYNC110 - a disk tells nobody that it works again
             await asyncio.sleep(STORE_WAIT)
+        async with asyncio.TaskGroup() as group:
+            if self._store.lease is not None:
+                group.create_task(self._looks())
+            if self._begins:
+                group.create_task(self._beginnings())
+
+    async def _beginnings(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.stopping:
             self._nudged.clear()
@@ -200,6 +199,27 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lanes.pause(loop.time())):
                     await self._nudged.wait()
+
+    async def _looks(self) -> None:
+        """Look again and again at what others do. A look that fails is told, unless the store does so itself, and does not end the next."""
+        while not self.stopping:
+            await asyncio.sleep(LOOK)
+            try:
+                await self._look()
+            except GatewayError:
+                continue
+            except Exception:
+                log.exception("submitted requests cannot be looked at; it is tried again")
+
+    async def _look(self) -> None:
+        before = self._lanes.waiting()
+        self._lanes.learn(before, await self._store.reopen())
+        self._nudged.set()
+        names = self._watch.names()
+        if names:
+            states = await self._store.states(names)
+            for name in names:
+                self._watch.seen(name, states.get(name))
 
     def _begin(self, waiting: Waiting) -> None:
         task = asyncio.create_task(self._work(waiting))
@@ -216,8 +236,7 @@ class Worker:
             self.stopping = True
             self._stopped_at = asyncio.get_running_loop().time()
             self._nudged.set()
-            for place in list(self._news):
-                self._tell(*place)
+            self._watch.end()
 
     async def close(self, grace: float) -> None:
         """Let what is at work go on until so many seconds after `stop`, and put the rest back: the next process begins it again."""
@@ -231,27 +250,41 @@ class Worker:
 
     async def _work(self, waiting: Waiting) -> None:
         """One job, from its beginning to its end or back into its lane."""
-        tenant, id = waiting.tenant, waiting.id
+        name, since = (waiting.tenant, waiting.id), asyncio.get_running_loop().time()
         try:
-            begun = await self._store.begin(tenant, id, self._now())
+            begun = await self._store.begin(*name, self._now())
         except GatewayError:
             return self._back(waiting, STORE_WAIT)
         if begun is None:
             return self._lanes.done(waiting)
-        self._tell(tenant, id)
+        job, asked = begun
+        self._watch.tell(name)
         try:
-            outcome = await self._outcome(*begun)
+            async with self._held(job, since):
+                outcome = await self._outcome(job, asked)
         except GatewayError as error:
-            await self._surely(lambda: self._store.put_back(tenant, id))
+            await self._surely(lambda: self._store.put_back(job))
             self._back(waiting, STORE_WAIT if error.retry_after is None else error.retry_after)
-            return self._tell(tenant, id)
+            return self._watch.tell(name)
+        except TimeoutError:
+            log.warning(
+                "request %s of %s is left to other processes: its lease could not be renewed", job.id, job.tenant
+            )
+            return self._lanes.done(waiting)
         except asyncio.CancelledError:
             # What is not put back is begun again all the same; it only counts as a start.
             with contextlib.suppress(GatewayError):
-                await self._store.put_back(tenant, id)
+                await self._store.put_back(job)
             raise
-        await self._end(begun[0], outcome)
+        await self._end(job, outcome)
         self._lanes.done(waiting)
+
+    def _held(self, job: Job, since: float) -> AbstractAsyncContextManager[None]:
+        """While this is open, nobody else works on a job that was begun at this time of the loop. Raises TimeoutError when that ends."""
+        seconds = self._store.lease
+        if seconds is None:
+            return contextlib.nullcontext()
+        return held(lambda: self._store.renew(job), since=since, seconds=seconds)
 
     def _back(self, waiting: Waiting, wait: float) -> None:
         self._lanes.put_back(waiting, asyncio.get_running_loop().time() + min(wait, LONGEST_REST))
@@ -259,13 +292,13 @@ class Worker:
     async def _end(self, job: Job, outcome: Outcome) -> None:
         now = self._now()
         telling = None if self._told_end is None else now
-        await self._surely(lambda: self._store.end(job.tenant, job.id, outcome, now, telling))
-        self._waited(max(0.0, (job.begun or now) - job.made))
-        if self._told_end is not None:
-            self._told_end()
-        self._tell(job.tenant, job.id)
+        if await self._surely(lambda: self._store.end(job, outcome, now, telling)):
+            self._waited(max(0.0, (job.begun or now) - job.made))
+            if self._told_end is not None:
+                self._told_end()
+        self._watch.tell((job.tenant, job.id))
 
-    async def _surely(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _surely(self, write: Callable[[], Awaitable[Written]]) -> Written:
         """Write until it is written; meanwhile the job keeps its place, so a full disk holds back what would come after it."""
         while True:
             try:

@@ -19,6 +19,7 @@ DOCS = ROOT / "docs"
 ARCHITECTURE = text(ROOT / "ARCHITECTURE.md")
 INTERNAL = {
     "Census": "what budgets ask of tenants",
+    "Counted": "what is spent and held on one scope, whoever counts it",
     "Judge": "whom learning asks whether two answers say the same",
     "Progress": "how the demo's command shows its bars",
     "Scribe": "whom the cache's shelf tells what is to be written down",
@@ -35,17 +36,25 @@ CONFORMANCE = {
     "Embedder": "embedder",
     "Reader": "reader",
     "CacheStore": "cache_store",
+    "SharedStore": "cache_store",
     "LabelLog": "label_log",
     "OutcomeLog": "outcome_log",
     "Verdict": "verdict_suite",
     "Ledger": "ledger",
+    "DurableLedger": "ledger",
+    "Till": "till",
+    "SharedJournal": "ledger",
+    "JournalTail": "journal_tail",
+    "Book": "ledger",
     "Statements": "ledger",
     "Changes": "ledger",
     "Repricings": "ledger",
     "Outbox": "outbox",
     "JobStore": "job_store",
+    "Rows": "label_log",
     "Exporter": "exporter",
     "Provider": "provider",
+    "Relay": "relay",
     "Sink": "sink",
 }
 

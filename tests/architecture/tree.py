@@ -9,8 +9,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "headgate"
-PLACES = (".ci", "benchmarks", "docs", "src", "tests", "tools")
-TEXTS = frozenset({".html", ".json", ".lock", ".lua", ".md", ".py", ".toml", ".txt", ".yaml", ".yml", ""})
+PLACES = (".ci", "benchmarks", "deploy", "docs", "src", "tests", "tools")
+TEXTS = frozenset(
+    {".conf", ".html", ".in", ".json", ".lock", ".lua", ".md", ".py", ".toml", ".tpl", ".txt", ".yaml", ".yml", ""}
+)
 LEFT_OUT = frozenset({"__pycache__", "results", ".ruff_cache"})
 """What tools leave behind, and what a machine measured."""
 

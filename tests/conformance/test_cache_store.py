@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from headgate.cache.cache import CacheStore, Entry, Selection
+from headgate.cache.cache import CacheStore, Entry, Search, Selection
 from headgate.cache.epochs import REMEMBERED
 from headgate.cache.kept import LARGEST
 from headgate.cache.memory import MemoryStore
 from headgate.cache.quantise import quantised
+from headgate.cache.redis import RedisStore
+from headgate.cache.redis_vectors import IN_INDEX, known
 from headgate.cache.sqlite import SqliteStore
 from headgate.model.chat import Completion
 from headgate.model.money import Usage
 from headgate.model.tenancy import Key, Namespace
+from headgate.storage.news import News
+from headgate.storage.redis import Redis
+from tests.servers.redis import RedisCluster, RedisServer
 
 BOUND = 5
 """Entries of one tenant that the stores under test may hold."""
@@ -96,10 +102,13 @@ def clock() -> Clock:
 class CacheStoreConformance:
     """The guarantees in the docstring of CacheStore, each as a test. The store holds `BOUND` entries of a tenant."""
 
+    async def tidy(self, store: CacheStore) -> None:
+        """What a store does behind its callers' backs is done, also what has to be asked for once a minute."""
+
     async def test_what_is_put_is_found_as_it_was(self, store: CacheStore) -> None:
         kept = entry("one", near=vector(1))
         await put(store, kept)
-        assert store.peek(kept.key) == await store.get(kept.key) == unseen(kept)
+        assert await store.get(kept.key) == unseen(kept)
         assert await store.find("acme", "one") == unseen(kept)
         (candidate,) = await store.nearest(HOME, PARTITION, vector(1), 3)
         assert candidate.entry == unseen(kept)
@@ -126,8 +135,28 @@ class CacheStoreConformance:
         assert store.weight("acme") == 0
         assert store.weight() == store.weight("beta") > 0
 
-    async def test_nothing_is_found_before_it_is_put(self, store: CacheStore) -> None:
+    async def test_what_lies_in_the_process_is_what_is_found_anyway(self, store: CacheStore) -> None:
+        await put(store, entry("one"))
+        assert store.peek(key("one")) in {None, unseen(entry("one"))}
+        await store.invalidate(Selection(tenant="acme"))
         assert store.peek(key("one")) is None
+
+    async def test_one_look_finds_the_exact_entry_or_else_what_is_near(self, store: CacheStore) -> None:
+        await put(store, entry("one", near=vector(1)))
+        await put(store, entry("two", near=vector(1, 1), expires=1_010.0))
+        search = Search(PARTITION, vector(1), 9)
+
+        async def seen(name: str, search: Search | None, **how: Any) -> Any:
+            looked = await store.look(key(name), search, **how)
+            return looked.id if isinstance(looked, Entry) else [one.entry.id for one in looked]
+
+        assert await seen("two", search) == "two"
+        assert await seen("two", search, exact=False) == ["one", "two"]
+        assert await seen("other", search) == ["one", "two"]
+        assert await seen("other", None) == []
+        assert await seen("one", None, exact=False) == []
+
+    async def test_nothing_is_found_before_it_is_put(self, store: CacheStore) -> None:
         assert await store.get(key("one")) is None
         assert await found(store, vector(1)) == []
         assert store.size() == 0
@@ -168,7 +197,7 @@ class CacheStoreConformance:
 
     async def test_an_entry_without_a_vector_is_found_exactly_alone(self, store: CacheStore) -> None:
         await put(store, entry("one"))
-        assert store.peek(key("one")) is not None
+        assert await store.get(key("one")) is not None
         assert await found(store, vector(1)) == []
 
     async def test_an_expired_entry_is_never_found(self, store: CacheStore, clock: Clock) -> None:
@@ -176,7 +205,6 @@ class CacheStoreConformance:
         clock.time = 1_009.9
         assert await store.get(key("one")) is not None
         clock.time = 1_010.0
-        assert store.peek(key("one")) is None
         assert await store.get(key("one")) is None
         assert await found(store, vector(1)) == []
 
@@ -185,6 +213,7 @@ class CacheStoreConformance:
             await put(store, entry(str(number), near=vector(1), expires=1_010.0 + number))
         clock.time = 1_010.0 + BOUND + STALE_FOR + 60.0
         await put(store, entry("other", Namespace("beta"), expires=9_000.0))
+        await self.tidy(store)
         assert store.size() == 1
         assert store.weight("acme") == 0
 
@@ -253,20 +282,19 @@ class CacheStoreConformance:
     async def test_an_entry_that_is_asked_for_stays(self, store: CacheStore) -> None:
         for number in range(BOUND):
             await put(store, entry(str(number)))
-        assert store.peek(key("0")) is not None
+        assert await store.get(key("0")) is not None
         await put(store, entry("more"))
-        assert store.peek(key("0")) is not None
-        assert store.peek(key("1")) is None
+        assert await store.get(key("0")) is not None
+        assert await store.get(key("1")) is None
 
-    async def test_an_answer_that_is_asked_for_by_its_meaning_and_then_by_its_key_stays_too(
-        self, store: CacheStore
-    ) -> None:
+    async def test_an_answer_that_is_used_for_its_meaning_stays_too(self, store: CacheStore) -> None:
         for number in range(BOUND):
             await put(store, entry(str(number), near=vector(1, number)))
         (candidate,) = await store.nearest(HOME, PARTITION, vector(1), 1)
-        store.peek(candidate.entry.key)
+        store.used(candidate.entry.key)
+        await self.tidy(store)
         await put(store, entry("more"))
-        assert store.peek(candidate.entry.key) is not None
+        assert await store.get(candidate.entry.key) is not None
 
     async def test_the_dearest_for_its_size_stays(self, store: CacheStore) -> None:
         """Twice the money keeps a thing, twice the size does not."""
@@ -276,24 +304,24 @@ class CacheStoreConformance:
         for number in range(BOUND - 3):
             await put(store, entry(str(number), worth=10_000))
         await put(store, entry("one", worth=10_000))
-        assert store.peek(key("cheap")) is None
+        assert await store.get(key("cheap")) is None
         await put(store, entry("two", worth=10_000))
-        assert store.peek(key("large")) is None
-        assert store.peek(key("dear")) is not None
+        assert await store.get(key("large")) is None
+        assert await store.get(key("dear")) is not None
 
     async def test_what_was_once_dear_does_not_stay_for_ever(self, store: CacheStore) -> None:
         await put(store, entry("dear", worth=10_000))
         for number in range(500):
             await put(store, entry(str(number), worth=1_000))
-        assert store.peek(key("dear")) is None
+        assert await store.get(key("dear")) is None
 
     async def test_a_stale_entry_is_found_by_its_key_when_that_will_do(self, store: CacheStore, clock: Clock) -> None:
         kept = entry("one", near=vector(1), expires=1_010.0)
         await put(store, kept)
         clock.time = 1_015.0
-        assert store.peek(kept.key) is None
-        assert store.peek(kept.key, stale=5.0) is None
-        assert store.peek(kept.key, stale=5.1) == await store.get(kept.key, stale=60.0) == unseen(kept)
+        assert await store.get(kept.key) is None
+        assert await store.get(kept.key, stale=5.0) is None
+        assert await store.get(kept.key, stale=5.1) == await store.get(kept.key, stale=60.0) == unseen(kept)
         assert await found(store, vector(1)) == []
         assert await store.find("acme", "one") is None
         clock.time = 1_010.0 + STALE_FOR
@@ -304,10 +332,10 @@ class CacheStoreConformance:
         await put(store, entry("one", near=vector(1), expires=1_010.0))
         for second in range(10):
             clock.time = 1_000.0 + second
-            assert store.peek(key("one")) is not None
+            assert await store.get(key("one")) is not None
             assert await found(store, vector(1)) == ["one"]
         clock.time = 1_010.0
-        assert store.peek(key("one")) is None
+        assert await store.get(key("one")) is None
 
     async def test_an_entry_is_found_by_its_id_in_its_tenant_only(self, store: CacheStore) -> None:
         ids = ["one", "00ff00ff00ff", "00FF00ff", "0f0", "é", ""]
@@ -353,7 +381,7 @@ class CacheStoreConformance:
         assert await store.invalidate(selection) == len(entries) - len(left)
         for one in entries:
             stays = one.id in left
-            assert (store.peek(one.key) is not None) == stays
+            assert (await store.get(one.key) is not None) == stays
             assert (await store.find(one.key.namespace.tenant, one.id) is not None) == stays
             assert (one.id in await found(store, vector(1), one.key.namespace)) == stays
         assert store.size() == len(left)
@@ -386,9 +414,9 @@ class CacheStoreConformance:
         assert not await store.put(entry("one"), epoch=before)
         assert await store.put(entry("two", tags=("b",)), epoch=before)
         assert await store.put(entry("one", Namespace("beta")), epoch=store.epoch("beta"))
-        assert store.peek(key("one")) is None
+        assert await store.get(key("one")) is None
         assert await store.put(entry("one"), epoch=store.epoch("acme"))
-        assert store.peek(key("one")) is not None
+        assert await store.get(key("one")) is not None
 
     async def test_an_invalidation_is_remembered_behind_later_ones(self, store: CacheStore) -> None:
         before = store.epoch("acme")
@@ -411,7 +439,7 @@ class CacheStoreConformance:
         await put(store, entry("one", id="old", tags=("b",)))
         await store.invalidate(Selection(tenant="acme", tags=("a",)))
         assert not await store.put(entry("one", id="new"), epoch=before)
-        held = store.peek(key("one"))
+        held = await store.get(key("one"))
         assert held is not None
         assert held.id == "old"
 
@@ -437,14 +465,14 @@ class CacheStoreConformance:
         await put(store, entry("first", near=vector(1)))
         assert not await store.put(entry("one", near=vector(1), **wrong), epoch=0)
         assert store.size() == 1
-        assert store.peek(key("one")) is None
+        assert await store.get(key("one")) is None
         assert await found(store, vector(1)) == ["first"]
 
     async def test_an_entry_that_is_too_large_is_not_kept(self, store: CacheStore) -> None:
         await put(store, entry("small"))
         assert not await store.put(entry("one", answer=b"x" * (BYTES // LARGEST)), epoch=0)
         assert await store.put(entry("one", answer=b"x" * (BYTES // LARGEST - 1_000)), epoch=0)
-        assert store.peek(key("small")) is not None
+        assert await store.get(key("small")) is not None
 
     async def test_a_question_of_another_size_or_without_a_direction_finds_nothing(self, store: CacheStore) -> None:
         await put(store, entry("one", near=vector(1)))
@@ -455,7 +483,7 @@ class CacheStoreConformance:
         place = Namespace("ac\0me\ud800", "'; DROP TABLE entries; \U0001f600")
         odd = entry("one", place, near=vector(1), text="\0\x1b[31m\u202e\U0001f600" * 100, user="", tags=("", "\0"))
         await put(store, odd)
-        assert store.peek(odd.key) == unseen(odd)
+        assert await store.get(odd.key) == unseen(odd)
         assert await found(store, vector(1), place) == ["one"]
 
 
@@ -475,3 +503,61 @@ class TestSqliteStore(CacheStoreConformance):
         )
         yield store
         await store.close()
+
+
+class RedisConformance(CacheStoreConformance):
+    """The same over a Redis; `redis` is a fixture of each subclass."""
+
+    @pytest.fixture
+    async def store(self, clock: Clock, redis: Redis) -> AsyncIterator[CacheStore]:
+        store = await RedisStore.open(
+            redis, News(redis), entries_per_tenant=BOUND, bytes_per_tenant=BYTES, stale_for=STALE_FOR, clock=clock
+        )
+        yield store
+        await store.close()
+
+    async def tidy(self, store: CacheStore) -> None:
+        assert isinstance(store, RedisStore)
+        await store.settled()
+        await store.refresh()
+
+
+class TestRedisStore(RedisConformance):
+    @pytest.fixture
+    async def redis(self, redis_url: str) -> AsyncIterator[Redis]:
+        redis = Redis(redis_url)
+        yield redis
+        await redis.close()
+
+
+class TestRedisStoreInACluster(RedisConformance):
+    @pytest.fixture
+    async def redis(self, redis_cluster: RedisCluster, redis_prefix: str) -> AsyncIterator[Redis]:
+        redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix)
+        yield redis
+        await redis.close()
+
+
+class TestRedisStoreWithoutVectorSets(RedisConformance):
+    """Exact entries lie in Redis, those that are found by their meaning in the process."""
+
+    @pytest.fixture
+    async def redis(self, redis7_server: RedisServer, redis_prefix: str) -> AsyncIterator[Redis]:
+        redis = Redis(redis7_server.url, prefix=redis_prefix)
+        yield redis
+        await redis.close()
+
+
+SEARCH_URL = os.environ.get("HEADGATE_TEST_REDIS_SEARCH_URL", "")
+
+if SEARCH_URL:
+
+    class TestRedisStoreWithAnIndex(RedisConformance):
+        """Vectors lie in an index of RediSearch, on a server that has it and no vector sets."""
+
+        @pytest.fixture
+        async def redis(self, redis_prefix: str) -> AsyncIterator[Redis]:
+            redis = Redis(SEARCH_URL, prefix=redis_prefix)
+            assert await known(redis) is IN_INDEX
+            yield redis
+            await redis.close()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from headgate.model.errors import Conflict, NotFound
-from headgate.model.tenancy import KeyRecord
+from headgate.model.errors import Conflict, InvalidRequest, NotFound
+from headgate.model.tenancy import KeyRecord, Policy
+from headgate.storage.postgres import Postgres
 from headgate.storage.sqlite import connect, migrate
 from headgate.tenants.memory import MemoryDirectory
 from headgate.tenants.organisations import Organisation
+from headgate.tenants.postgres import SCHEMA as POSTGRES_SCHEMA
+from headgate.tenants.postgres import PostgresDirectory
 from headgate.tenants.sqlite import SCHEMA, SqliteDirectory
-from headgate.tenants.tenants import Account, Directory
+from headgate.tenants.tenants import Account, Directory, Tenants
 
 ACME = Account(id="t_1", name="acme", overrides={"rpm": 5, "tpm": 2**52, "prefer": ["a", "b"]}, created=1.5)
+ADMIN = KeyRecord(id="key_a", tenant="t_1", digest="da", role="admin", created=2.0)
 KEY = KeyRecord(id="key_1", tenant="t_1", digest="d1", role="tenant_admin", user="ann", expires=9.0, created=2.0)
 
 
@@ -66,6 +72,18 @@ class DirectoryConformance:
         await directory.put_key(KEY)
         with pytest.raises(Conflict):
             await directory.put_key(KeyRecord(id="key_2", tenant="t_1", digest="d1"))
+
+    async def test_an_admin_key_is_the_first_until_it_is_revoked(self, directory: Directory) -> None:
+        with pytest.raises(NotFound):
+            await directory.put_first_admin(ADMIN)
+        await directory.put_account(ACME)
+        await directory.put_key(KEY)
+        assert await directory.put_first_admin(ADMIN)
+        second = msgspec.structs.replace(ADMIN, id="key_b", digest="db", created=3.0)
+        assert not await directory.put_first_admin(second)
+        assert await directory.keys() == [KEY, ADMIN]
+        await directory.put_key(msgspec.structs.replace(ADMIN, revoked=4.0))
+        assert await directory.put_first_admin(second)
 
     async def test_a_deleted_tenant_takes_its_keys_along(self, directory: Directory) -> None:
         await directory.put_account(ACME)
@@ -138,6 +156,16 @@ class DirectoryConformance:
         assert await directory.secret("other", lambda: "three") == "three"
 
 
+async def one_makes_the_admin_key(*directories: Directory) -> None:
+    """Processes that start together on an empty store."""
+    starting = [Tenants(directory, defaults=Policy()) for directory in directories]
+    (key,) = [key for key in await asyncio.gather(*(each.ensure_admin() for each in starting)) if key is not None]
+    for each in starting:
+        assert (await each.authenticate(key)).role == "admin"
+    assert len(await directories[0].keys()) == 1
+    assert [await each.ensure_admin() for each in starting] == [None] * len(starting)
+
+
 class TestMemoryDirectory(DirectoryConformance):
     @pytest.fixture
     def directory(self) -> Directory:
@@ -165,6 +193,12 @@ class TestSqliteDirectory(DirectoryConformance):
         await one.close()
         await other.close()
 
+    async def test_of_processes_that_start_together_one_makes_the_admin_key(self, tmp_path: Path) -> None:
+        directories = [SqliteDirectory(tmp_path / "tenants.db") for _ in range(4)]
+        await one_makes_the_admin_key(*directories)
+        for each in directories:
+            await each.close()
+
     async def test_a_file_from_before_there_were_organisations_is_brought_up_to_date(self, tmp_path: Path) -> None:
         connection = connect(tmp_path / "tenants.db")
         migrate(connection, SCHEMA[:1])
@@ -177,3 +211,69 @@ class TestSqliteDirectory(DirectoryConformance):
         with pytest.raises(Conflict):
             await directory.drop_organisation("north")
         await directory.close()
+
+
+@asynccontextmanager
+async def prepared(url: str) -> AsyncIterator[PostgresDirectory]:
+    """A process' directory in a database that has the tables."""
+    postgres = Postgres(url, pool=4)
+    await postgres.migrate({"tenants": POSTGRES_SCHEMA})
+    yield PostgresDirectory(postgres)
+    await postgres.close()
+
+
+class TestPostgresDirectory(DirectoryConformance):
+    @pytest.fixture(params=["postgres", "pgbouncer"])
+    async def directory(self, request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Directory]:
+        through = request.param == "pgbouncer"
+        async with prepared(
+            request.getfixturevalue("pgbouncer").through(database_url) if through else database_url
+        ) as one:
+            yield one
+
+    async def test_many_processes_cannot_make_a_circle_together(self, database_url: str) -> None:
+        """Each of the moves is sound; the one that would close the circle is refused, whichever it is."""
+        async with prepared(database_url) as one, prepared(database_url) as other:
+            names = ["a", "b", "c", "d"]
+            for name in names:
+                await one.put_organisation(Organisation(name=name))
+            moves = [
+                directory.put_organisation(Organisation(name=name, parent=above))
+                for name, above, directory in zip(names, names[1:] + names[:1], [one, other] * 2, strict=True)
+            ]
+            outcomes = await asyncio.gather(*moves, return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes].count(Conflict) == 1
+            assert outcomes.count(None) == 3
+
+    async def test_of_processes_that_start_together_one_makes_the_admin_key(self, database_url: str) -> None:
+        async with prepared(database_url) as one, prepared(database_url) as other:
+            await one_makes_the_admin_key(one, other, one, other)
+
+    async def test_an_organisation_goes_or_a_tenant_comes_into_it(self, database_url: str) -> None:
+        async with prepared(database_url) as one, prepared(database_url) as other:
+            for number in range(10):
+                name = f"north{number}"
+                await one.put_organisation(Organisation(name=name))
+                member = Account(id=name, name=name, overrides={"organisation": name})
+                went, came = await asyncio.gather(
+                    one.drop_organisation(name), other.put_account(member), return_exceptions=True
+                )
+                assert (went is True and isinstance(came, NotFound)) or (isinstance(went, Conflict) and came is None)
+
+    async def test_of_two_processes_that_make_a_secret_both_have_the_same(self, database_url: str) -> None:
+        async with prepared(database_url) as one, prepared(database_url) as other:
+            made = await asyncio.gather(
+                *(directory.secret("pepper", lambda n=n: f"{n}") for n, directory in enumerate([one, other] * 4))
+            )
+            assert len(set(made)) == 1
+
+    @pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+    async def test_text_that_a_database_does_not_keep_is_refused_and_breaks_nothing(
+        self, directory: Directory, text: str
+    ) -> None:
+        with pytest.raises(InvalidRequest):
+            await directory.account(text)
+        await directory.put_account(ACME)
+        with pytest.raises(InvalidRequest):
+            await directory.put_key(KeyRecord(id="key_1", tenant="t_1", digest="d1", user=text))
+        assert await directory.keys() == []

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from headgate.cache import labels_sqlite
+from headgate.cache import labels_behind
 from headgate.cache.labels import Label, LabelLog, Scope, Served
+from headgate.cache.labels_behind import LabelsBehind
 from headgate.cache.labels_memory import MemoryLabels
-from headgate.cache.labels_sqlite import SqliteLabels
 from headgate.model.tenancy import Namespace
-from headgate.storage import behind
+from headgate.storage import behind, behind_postgres
+from headgate.storage.behind_postgres import PostgresRows
+from headgate.storage.behind_sqlite import SqliteRows
+from headgate.storage.postgres import Postgres
 
 OpenLog = Callable[[], Awaitable[LabelLog]]
 SCOPE = Scope(Namespace("acme", "de"), bytes(range(32)))
@@ -87,18 +90,18 @@ class TestMemoryLabels(LabelLogConformance):
         return open_log
 
 
-class TestSqliteLabels(LabelLogConformance):
+class TestLabelsBehindInAFile(LabelLogConformance):
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         return tmp_path / "labels.db"
 
     @pytest.fixture
     def open_log(self, path: Path) -> OpenLog:
-        return lambda: SqliteLabels.open(path)
+        return lambda: LabelsBehind.open(SqliteRows(path, labels_behind.TABLES))
 
     async def test_the_oldest_are_forgotten(self, open_log: OpenLog, path: Path) -> None:
         log = await open_log()
-        most = labels_sqlite.LABELS
+        most = labels_behind.LABELS
         for start in range(0, most + 3_000, 5_000):
             for number in range(start, min(start + 5_000, most + 3_000)):
                 log.label(label(number))
@@ -152,8 +155,46 @@ class TestSqliteLabels(LabelLogConformance):
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING):
-            log = await SqliteLabels.open(tmp_path / "nowhere" / "labels.db")
+            log = await LabelsBehind.open(SqliteRows(tmp_path / "nowhere" / "labels.db", labels_behind.TABLES))
             log.label(label(1))
             log.label(label(2))
             await log.close()
+        assert "cannot be written" in caplog.text
+
+
+class TestLabelsBehindInPostgreSQL(LabelLogConformance):
+    @pytest.fixture
+    async def postgres(self, database_url: str) -> AsyncIterator[Postgres]:
+        postgres = Postgres(database_url)
+        await postgres.migrate({"learnt": [behind_postgres.schema(labels_behind.TABLES)]})
+        yield postgres
+        await postgres.close()
+
+    @pytest.fixture
+    def open_log(self, postgres: Postgres) -> OpenLog:
+        return lambda: LabelsBehind.open(PostgresRows(postgres, labels_behind.TABLES, replica="one"))
+
+    async def test_what_one_replica_has_learnt_others_know_soon_and_once(self, postgres: Postgres) -> None:
+        one, two = [
+            await LabelsBehind.open(PostgresRows(postgres, labels_behind.TABLES, replica=name))
+            for name in ("one", "two")
+        ]
+        one.label(label(1))
+        one.served(answer(1))
+        two.label(label(2))
+        await one.close()
+        await two.close()
+        assert await two.others() == ([label(1)], [answer(1)])
+        assert await two.others() == ([], [])
+        assert await one.others() == ([label(2)], [])
+
+    async def test_a_database_that_is_gone_costs_what_was_learnt_and_nothing_else(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gone = Postgres("postgresql://127.0.0.1:1/nowhere", patience=0.1)
+        log = await LabelsBehind.open(PostgresRows(gone, labels_behind.TABLES, replica="one"))
+        log.label(label(1))
+        assert await log.others() == ([], [])
+        await log.close()
+        await gone.close()
         assert "cannot be written" in caplog.text

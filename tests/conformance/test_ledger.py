@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,9 +16,20 @@ import pytest
 from headgate.budget.allowance import Allowance
 from headgate.budget.budget import Alert, Balance, Change, Entry, Hold, Ledger, Match, Repricing, Scope, UsageQuery
 from headgate.budget.memory import MemoryLedger
+from headgate.budget.postgres import PostgresJournal
+from headgate.budget.postgres_till import PostgresTill
+from headgate.budget.redis import RedisTill
+from headgate.budget.shared import SharedLedger
 from headgate.budget.sqlite import SqliteLedger
+from headgate.budget.till import Till
+from headgate.budget.till_memory import MemoryTill
 from headgate.model.errors import BudgetExceeded, InvalidRequest, Overloaded, RateLimited
 from headgate.model.money import LARGEST, Price, Usage
+from headgate.storage.postgres import Postgres
+from headgate.storage.redis import Redis
+from tests.journals import Onward, emptied, prepared
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisCluster
 
 NOON = 1_795_176_000.0
 """2026-11-20T12:00:00Z."""
@@ -94,6 +105,10 @@ class LedgerConformance:
 
     async def hour(self, ledger: Ledger) -> Balance:
         return await ledger.balance("tenant:acme", HOUR)
+
+    async def written(self, ledger: Ledger) -> None:
+        """What waits to be written is written, and who has to be told was told."""
+        await ledger.usage(UsageQuery())
 
     async def spend(self, ledger: Ledger, id: str, amount: int, *further: Scope, **fields: Any) -> None:
         """A call that costs what it holds."""
@@ -704,6 +719,7 @@ class LedgerConformance:
         scope = allowed(100)
         for number, amount in enumerate((49, 1, 10, 25, 1, 14, 50)):
             await self.spend(ledger, f"c{number}", amount, allowed(100, rule="soft"))
+        await self.written(ledger)
         assert [(alert.percent, alert.spent, alert.cap) for alert in alerts] == [
             (50, 50, 100),
             (80, 85, 100),
@@ -715,6 +731,7 @@ class LedgerConformance:
         self, ledger: Ledger, alerts: list[Alert]
     ) -> None:
         await self.spend(ledger, "a", 130, allowed(100, rule="soft", alerts=(100, 10, 120, 200)))
+        await self.written(ledger)
         assert [alert.percent for alert in alerts] == [10, 100, 120]
 
     async def test_a_threshold_is_not_told_again_when_the_cap_is_raised(
@@ -724,6 +741,7 @@ class LedgerConformance:
         await self.spend(ledger, "b", 10, allowed(1_000))
         await self.spend(ledger, "c", 500, allowed(1_000))
         await self.spend(ledger, "d", 300, allowed(1_000))
+        await self.written(ledger)
         assert [(alert.percent, alert.spent, alert.cap) for alert in alerts] == [(50, 60, 100), (80, 870, 1_000)]
 
     async def test_a_cap_lowered_to_what_is_spent_is_told_though_no_call_gets_in(
@@ -733,12 +751,14 @@ class LedgerConformance:
         with pytest.raises(BudgetExceeded):
             await ledger.reserve(hold("b", 1, allowed(40)))
         await ledger.expire()
+        await self.written(ledger)
         assert [(alert.percent, alert.cap) for alert in alerts] == [(50, 40), (80, 40), (100, 40)]
 
     async def test_a_cap_of_nothing_tells_nothing_before_something_is_spent(
         self, ledger: Ledger, alerts: list[Alert]
     ) -> None:
         await self.spend(ledger, "a", 0, allowed(0))
+        await self.written(ledger)
         assert alerts == []
 
     # Changes of what accounts may spend.
@@ -816,6 +836,7 @@ class LedgerConformance:
         (row,) = await ledger.usage(UsageQuery())
         assert (row.cost, row.saved, row.billed) == (3 * LARGEST, 3 * LARGEST, 3 * LARGEST)
         assert (await ledger.balance("tenant:acme", "total")).spent == 2 * LARGEST
+        await self.written(ledger)
         assert [(alert.percent, alert.spent) for alert in alerts] == [(50, LARGEST), (80, LARGEST), (100, LARGEST)]
         with pytest.raises(BudgetExceeded):
             await ledger.reserve(hold("more", 1, cap=LARGEST))
@@ -866,10 +887,6 @@ class DurableConformance(LedgerConformance):
     @abstractmethod
     async def killed(self, ledger: Ledger, clock: Clock, alerts: list[Alert]) -> Ledger:
         """The ledger that a new process finds, had this one been killed now."""
-
-    async def written(self, ledger: Ledger) -> None:
-        """What waits to be written is written."""
-        await ledger.usage(UsageQuery())
 
     async def test_what_was_dispatched_and_has_no_end_is_spent_at_its_hold(
         self, ledger: Ledger, clock: Clock, alerts: list[Alert]
@@ -923,6 +940,7 @@ class DurableConformance(LedgerConformance):
         await self.written(ledger)
         found = await self.killed(ledger, clock, alerts)
         await self.spend(found, "b", 25, allowed(100))
+        await self.written(found)
         assert [alert.percent for alert in alerts] == [50, 80]
         await found.close()
 
@@ -967,3 +985,70 @@ class TestSqliteLedger(DurableConformance):
         for file in self.path.glob("ledger.db*"):
             (copy / file.name).write_bytes(file.read_bytes())
         return SqliteLedger(copy / "ledger.db", now=clock, on_alert=alerts.append)
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer) -> Iterator[str]:
+    """One database for all tests of this file; each finds it empty."""
+    url = postgres_server.database()
+    asyncio.run(prepared(url))
+    yield url
+    postgres_server.drop(url)
+
+
+class SharedConformance(DurableConformance):
+    """A ledger of several processes: what one of them left open is ended by another, when its lease is over."""
+
+    @pytest.fixture
+    @abstractmethod
+    async def till(self, clock: Clock, postgres: Postgres) -> Till:
+        """The till that is asked."""
+
+    @pytest.fixture
+    async def postgres(self, database: str) -> AsyncIterator[Postgres]:
+        emptied(database)
+        postgres = Postgres(database, pool=4)
+        yield postgres
+        await postgres.close()
+
+    @pytest.fixture
+    def make(self, till: Till, postgres: Postgres) -> Make:
+        return lambda now, on_alert: SharedLedger(till, PostgresJournal(postgres, now=now), now=now, on_alert=on_alert)
+
+    @pytest.fixture(autouse=True)
+    def maker(self, make: Make) -> None:
+        self.make = make
+
+    async def killed(self, ledger: Ledger, clock: Clock, alerts: list[Alert]) -> Ledger:
+        clock.now += 900
+        found = self.make(clock, alerts.append)
+        await found.expire()
+        return found
+
+
+class TestSharedLedgerInMemory(SharedConformance):
+    @pytest.fixture
+    async def till(self, clock: Clock) -> Till:
+        return MemoryTill(clock=Onward(clock))
+
+
+class TestSharedLedgerInRedis(SharedConformance):
+    @pytest.fixture
+    async def till(self, clock: Clock, redis_url: str) -> AsyncIterator[Till]:
+        redis = Redis(redis_url)
+        yield RedisTill(redis, clock=Onward(clock))
+        await redis.close()
+
+
+class TestSharedLedgerInRedisCluster(SharedConformance):
+    @pytest.fixture
+    async def till(self, clock: Clock, redis_cluster: RedisCluster, redis_prefix: str) -> AsyncIterator[Till]:
+        redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix)
+        yield RedisTill(redis, clock=Onward(clock))
+        await redis.close()
+
+
+class TestSharedLedgerInPostgres(SharedConformance):
+    @pytest.fixture
+    async def till(self, clock: Clock, postgres: Postgres) -> Till:
+        return PostgresTill(postgres, clock=Onward(clock))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,18 +12,42 @@ from msgspec.structs import replace
 
 from headgate.billing.billing import DELIVERED, Delivery, Event, Outbox, Outcome, Place
 from headgate.billing.memory import MemoryOutbox
+from headgate.billing.postgres import SCHEMA, PostgresOutbox
 from headgate.billing.sqlite import SqliteOutbox
+from headgate.model.errors import Overloaded
+from headgate.storage.postgres import Postgres
 
 AGAIN = Outcome("again", "500")
 REFUSED = Outcome("refused", "400: no such customer")
 SINK = "stripe"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "pgbouncer"])
 async def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Outbox]:
+    if request.param in ("postgres", "pgbouncer"):
+        url = request.getfixturevalue("database_url")
+        through = request.param == "pgbouncer"
+        async with prepared(request.getfixturevalue("pgbouncer").through(url) if through else url) as database:
+            yield PostgresOutbox(database, replica="one")
+        return
     found: Outbox = MemoryOutbox() if request.param == "memory" else SqliteOutbox(tmp_path / "outbox.db")
     yield found
     await found.close()
+
+
+@asynccontextmanager
+async def prepared(url: str) -> AsyncIterator[Postgres]:
+    """Connections to a database that has the tables."""
+    postgres = Postgres(url, pool=6)
+    await postgres.migrate({"billing": SCHEMA})
+    yield postgres
+    await postgres.close()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Postgres]:
+    async with prepared(database_url) as found:
+        yield found
 
 
 def event(seq: int, tenant: str = "a", **fields: object) -> Event:
@@ -177,3 +203,69 @@ async def test_a_file_tells_the_next_process_all_of_it(tmp_path: Path) -> None:
     assert await after.pending(SINK, 10) == [event(1, tried=5.0)]
     assert await after.trying(SINK, [], 0.0) == 17
     await after.close()
+
+
+async def test_who_sends_alone_may_go_on_doing_so_and_let_go(outbox: Outbox) -> None:
+    assert await outbox.claim(SINK, 60.0)
+    await outbox.add(SINK, [event(1), event(2)], Place(2))
+    assert await outbox.claim(SINK, 60.0)
+    await outbox.trying(SINK, await outbox.pending(SINK, 1), 10.0)
+    await outbox.release(SINK)
+    assert await outbox.claim(SINK, 60.0)
+    await outbox.resolve(SINK, [event(1)], Delivery((DELIVERED,)))
+    assert ids(await outbox.pending(SINK, 10)) == ["e2"]
+
+
+async def test_what_a_sink_says_is_kept_whatever_it_is(outbox: Outbox) -> None:
+    await outbox.add(SINK, [event(1)], Place(1))
+    await outbox.resolve(SINK, [event(1)], Delivery((Outcome("again", "a\0b\u2028"),)))
+    (again,) = await outbox.pending(SINK, 1)
+    assert (again.tries, again.reason[0], again.reason[2:]) == (1, "a", "b\u2028")
+
+
+async def test_of_many_processes_one_sends_to_a_sink_and_others_to_other_sinks(database: Postgres) -> None:
+    replicas = [PostgresOutbox(database, replica=f"{number}") for number in range(6)]
+    claims = await asyncio.gather(*(replica.claim(SINK, 60.0) for replica in replicas))
+    assert claims.count(True) == 1
+    assert await replicas[0].claim("lago", 60.0)
+    await replicas[claims.index(False)].release(SINK)
+    assert not await replicas[claims.index(False)].claim(SINK, 60.0)
+    await replicas[claims.index(True)].release(SINK)
+    assert await replicas[claims.index(False)].claim(SINK, 60.0)
+
+
+async def test_a_process_that_died_leaves_nothing_locked(database: Postgres) -> None:
+    dead, living = PostgresOutbox(database, replica="dead"), PostgresOutbox(database, replica="living")
+    assert await dead.claim(SINK, 0.0)
+    await dead.add(SINK, [event(1)], Place(1))
+    await dead.trying(SINK, [event(1)], 5.0)
+    assert await living.claim(SINK, 60.0)
+    assert await living.pending(SINK, 10) == [event(1, tried=5.0)]
+
+
+@pytest.mark.parametrize("released", [False, True])
+async def test_one_that_was_frozen_changes_nothing_once_another_has_sent(database: Postgres, released: bool) -> None:
+    frozen, other = PostgresOutbox(database, replica="frozen"), PostgresOutbox(database, replica="other")
+    assert await frozen.claim(SINK, 0.0)
+    await frozen.add(SINK, [event(1), event(2), event(3, body=None)], Place(3))
+    assert await other.claim(SINK, 60.0)
+    await other.resolve(SINK, [event(1)], Delivery((DELIVERED,), 7))
+    if released:
+        await other.release(SINK)
+    before = await other.pending(SINK, 10), await other.parked(SINK, 10), await other.standings()
+    steps = [
+        frozen.add(SINK, [event(1), event(4)], Place(4)),
+        frozen.trying(SINK, [event(2)], 5.0),
+        frozen.resolve(SINK, [event(2)], Delivery((DELIVERED,), 9)),
+        frozen.park(SINK, [event(2)], "too old"),
+        frozen.rendered(SINK, event(2, body=b"other")),
+    ]
+    for step in steps:
+        with pytest.raises(Overloaded, match="Another process"):
+            await step
+    assert (await other.pending(SINK, 10), await other.parked(SINK, 10), await other.standings()) == before
+
+
+async def test_a_sink_that_is_claimed_and_has_had_nothing_stands_nowhere(outbox: Outbox) -> None:
+    await outbox.claim(SINK, 60.0)
+    assert await outbox.standings() == []

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from headgate.routing import outcomes_sqlite
+from headgate.routing import outcomes_behind
 from headgate.routing.outcomes import Outcome, OutcomeLog
+from headgate.routing.outcomes_behind import OutcomesBehind
 from headgate.routing.outcomes_memory import MemoryOutcomes
-from headgate.routing.outcomes_sqlite import SqliteOutcomes
-from headgate.storage import behind
+from headgate.storage import behind, behind_postgres
+from headgate.storage.behind_postgres import PostgresRows
+from headgate.storage.behind_sqlite import SqliteRows
+from headgate.storage.postgres import Postgres
 
 OpenLog = Callable[[], Awaitable[OutcomeLog]]
 
@@ -91,18 +94,18 @@ class TestMemoryOutcomes(OutcomeLogConformance):
         assert [one.id for one in log.past()] == ["c2", "c3", "c4"]
 
 
-class TestSqliteOutcomes(OutcomeLogConformance):
+class TestOutcomesBehindInAFile(OutcomeLogConformance):
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         return tmp_path / "routing.db"
 
     @pytest.fixture
     def open_log(self, path: Path) -> OpenLog:
-        return lambda: SqliteOutcomes.open(path)
+        return lambda: OutcomesBehind.open(SqliteRows(path, outcomes_behind.TABLES))
 
     async def test_the_oldest_are_forgotten(self, open_log: OpenLog, path: Path) -> None:
         log = await open_log()
-        most = outcomes_sqlite.ROWS
+        most = outcomes_behind.ROWS
         for start in range(0, most + 4_000, 9_000):
             for number in range(start, min(start + 9_000, most + 4_000)):
                 log.keep(outcome(number))
@@ -148,7 +151,7 @@ class TestSqliteOutcomes(OutcomeLogConformance):
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING):
-            log = await SqliteOutcomes.open(tmp_path / "nowhere" / "routing.db")
+            log = await OutcomesBehind.open(SqliteRows(tmp_path / "nowhere" / "routing.db", outcomes_behind.TABLES))
             log.keep(outcome(1))
             log.keep(outcome(2))
             await log.close()
@@ -166,3 +169,30 @@ class TestSqliteOutcomes(OutcomeLogConformance):
 def test_a_row_is_json_and_back() -> None:
     for number in range(3):
         assert msgspec.json.decode(msgspec.json.encode(outcome(number)), type=Outcome) == outcome(number)
+
+
+class TestOutcomesBehindInPostgreSQL(OutcomeLogConformance):
+    @pytest.fixture
+    async def postgres(self, database_url: str) -> AsyncIterator[Postgres]:
+        postgres = Postgres(database_url)
+        await postgres.migrate({"learnt": [behind_postgres.schema(outcomes_behind.TABLES)]})
+        yield postgres
+        await postgres.close()
+
+    @pytest.fixture
+    def open_log(self, postgres: Postgres) -> OpenLog:
+        return lambda: OutcomesBehind.open(PostgresRows(postgres, outcomes_behind.TABLES, replica="one"))
+
+    async def test_what_is_said_later_of_a_call_is_news_to_others_again(self, postgres: Postgres) -> None:
+        one, two = [
+            await OutcomesBehind.open(PostgresRows(postgres, outcomes_behind.TABLES, replica=name))
+            for name in ("one", "two")
+        ]
+        said = msgspec.structs.replace(outcome(1), outcome=0.25, origin="feedback")
+        one.keep(outcome(1))
+        await one.close()
+        assert await two.others() == [outcome(1)]
+        one.keep(said)
+        await one.close()
+        assert await two.others() == [said]
+        assert await two.others() == []

@@ -23,6 +23,7 @@ from headgate.cache.treatment import CachePolicy, RoutePolicy
 from headgate.checking import Checking
 from headgate.coalesce.coalesce import Flights
 from headgate.coalesce.patience import Patience as FirstPart
+from headgate.coalesce.relay import Relay
 from headgate.coalesce.sharing import Sharing
 from headgate.coalesce.starts import Starts
 from headgate.dispatch import Dispatch, Patience
@@ -103,12 +104,13 @@ class House:
         context_window: int = 128_000,
         grace: float = 1.0,
         hedges: Mapping[str, RetryBudget] | None = None,
+        relay: Relay | None = None,
     ) -> None:
         """`reader` tells what conversations are about; `stage` spares the embedder; `prices` by provider, the usual one for the rest; `tiers` of `auto`, all providers in each by default, `deciders` who
         choose one of them, those that `deciding` names, and `stick` how long conversations are remembered; `routed`: its further fields; `deployed`: what is
         different of a provider's deployment; `sees`: of whom the embedder may see questions; `route`: what it
         says of the cache; `ration`: what checks may cost, none by default; `judge`: who compares answers, by their letters
-        by default; `learning`: what the verdict asks, where it asks any; `flights`: what else flights are told; `clock`: the time
+        by default; `learning`: what the verdict asks, where it asks any; `flights`: what else flights are told; `relay`: through what those of other houses are joined; `clock`: the time
         of durations, where it is not `time`, which passes only when the house sleeps."""
         self._now = now
         self.provider = ScriptedProvider()
@@ -203,6 +205,7 @@ class House:
             clock=clock or time.monotonic,
             new_id=lambda: f"id-{next(ids)}",
             sharing=sharing,
+            relay=relay,
             grace=grace,
         )
 
@@ -229,6 +232,7 @@ class House:
         """Wait until no flight is under way, nor anything that nobody waits for."""
         await self.gateway.refreshes.idle()
         await self.gateway.flights.idle()
+        await self.gateway.relaying.idle()
         await self.checking.idle()
 
 

@@ -290,7 +290,7 @@ async def test_the_time_counts_from_the_submission_also_in_the_queue() -> None:
 @in_virtual_time
 async def test_a_tenant_at_its_rate_waits_and_loses_nothing() -> None:
     async with Office() as office:
-        office.house.gateway.limits = Limits(MemoryCounters(clock=lambda: int(clock() * 1e9)))
+        office.house.gateway.limits = Limits(MemoryCounters(clock=lambda: int(clock() * 1e6)))
         office.principals[CALLER.key] = replace(CALLER, policy=Policy(rpm=2))
         jobs = [await office.submit(f"Question {number}?") for number in range(4)]
         outcomes = [await office.ended(job) for job in jobs]

@@ -10,9 +10,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from headgate.config import Config
 from headgate.config_file import ConfigError, find_config, load_config, parse_config
+from headgate.config_storage import masked
 from headgate.config_units import LONGEST, bytes_of, duration_text, seconds_of, size_text
 from headgate.model.money import Price
 from headgate.model.tenancy import Caps, Policy
@@ -41,7 +43,7 @@ PROVIDER = "providers: {p: {kind: openai}}\n"
 WRONG = [
     # keys
     ("providers:\n  openai:\n    kind: openai\n    base_ulr: x", "4: providers.openai.base_ulr: unknown key; did you mean base_url?"),
-    ("redis: {url: x}", "1: redis: unknown key; Redis is not available in this version; everything is kept in one process and its SQLite file"),
+    ("redis: {url: x}", "1: redis.url: must be a URL such as redis://localhost:6379/0"),
     ("server:\n  limits: {colour: 1}", "2: server.limits.colour: unknown key; known here: body, depth, messages, tools"),
     (PROVIDER + "models: {m: {provider: p, price: {inptu: 1}}}", "2: models.m.price.inptu: unknown key; did you mean input?"),
     ("providers: {p: {kind: openai, timeouts: {total: 9s}}}", "1: providers.p.timeouts.total: unknown key; the time for a whole call is dispatch.total"),
@@ -96,8 +98,8 @@ WRONG = [
     ("cache: {semantic: {embedder: {provider: p, model: m, dimensions: 8}}}", "1: cache.semantic.embedder.provider: there is no provider 'p'"),
     # secrets are never repeated
     ("providers: {p: {kind: openai, api_key: [sk-secret]}}", "1: providers.p.api_key: must be text"),
-    ("storage: {url: 'mysql://root:secret@db'}", "1: storage.url: must be a storage URL such as sqlite:///headgate.db"),
-    ("storage: {url: 'postgresql://root:secret@db/x'}", "1: storage.url: PostgreSQL is not available in this version; use sqlite:///headgate.db"),
+    ("storage: {url: 'mysql://root:secret@db'}", "1: storage.url: must be a storage URL such as sqlite:///headgate.db or postgresql://user@host/headgate"),
+    ("storage: {url: 'postgresql:///x'}", "1: storage.url: must be a storage URL such as postgresql://user@host:5432/headgate"),
     # addresses
     ("providers: {p: {kind: openai, base_url: 'http://localhost:1/v1'}}", "1: providers.p.base_url: 'localhost' is this machine; set allow_private to allow it"),
     ("providers: {p: {kind: openai, base_url: 'ftp://x'}}", "1: providers.p.base_url: A base URL must start with http:// or https://"),
@@ -273,6 +275,22 @@ def test_what_show_prints_reads_as_the_same_configuration() -> None:
     again = parse_config(shown, env={})
     assert again.model_dump(mode="json") == config.model_dump(mode="json")
     assert again.tenant_defaults == config.tenant_defaults
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:////var/lib/headgate.db", "sqlite:////var/lib/headgate.db"),
+        (
+            "postgresql://me:p@ss/w@db:5432/headgate?sslmode=require&password=x",
+            "postgresql://me:**********@db:5432/headgate",
+        ),
+        ("postgresql://me:secret@db/headgate", "postgresql://me:**********@db/headgate"),
+        ("postgresql://db/headgate", "postgresql://db/headgate"),
+    ],
+)
+def test_the_password_of_a_store_is_not_shown(url: str, shown: str) -> None:
+    assert masked(SecretStr(url)) == shown
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -29,10 +29,17 @@ def test_all_of_it_can_be_written() -> None:
     assert "whsec" not in repr(found)
 
 
+def test_workers_may_be_elsewhere_where_they_find_what_was_submitted() -> None:
+    text = "{storage: {url: 'postgresql://headgate@localhost/headgate'}, inference: {workers: elsewhere}}"
+    assert (parsed(text).inference.workers, parsed("").inference.workers) == ("elsewhere", "here")
+
+
 @pytest.mark.parametrize(
     ("section", "says"),
     [
         ("{at_work: 0}", "inference.at_work: must be greater than 0"),
+        ("{workers: somewhere}", "inference.workers"),
+        ("{workers: elsewhere}", "inference.workers: workers elsewhere share a PostgreSQL"),
         ("{patience: 0s}", "inference.patience: must be greater than 0"),
         ("{keep: soon}", "inference.keep"),
         ("{queue: 5}", "inference.queue: unknown key"),

@@ -187,7 +187,20 @@ class Exporter(Protocol):
 
 
 class Outbox(Protocol):
-    """Events on their way. Every method is durable when it returns and takes effect whole or not at all."""
+    """Events on their way. Every method is durable when it returns and takes effect whole or not at all.
+
+    Where several processes send, one at a time does so to a sink. Once another has claimed it, whoever had it before is refused what
+    belongs to sending (`add`, `rendered`, `trying`, `resolve` and `park`) with Overloaded.
+    """
+
+    async def claim(self, sink: str, seconds: float) -> bool:
+        """Be the one process that sends to a sink for so many seconds from now, by the store's clock; again, before they are over, to go
+        on being it. False while another process is."""
+        ...
+
+    async def release(self, sink: str) -> None:
+        """Let another process send to a sink; nothing changes when we are not the one that does."""
+        ...
 
     async def place(self, sink: str) -> Place:
         """The place in the journal up to which events were made."""

@@ -18,6 +18,13 @@ class MemoryOutbox:
         self._places: dict[str, tuple[Place, int, int, int]] = {}
         self._stopped: dict[str, str] = {}
 
+    async def claim(self, sink: str, seconds: float) -> bool:  # noqa: ARG002 - one process alone sends
+        """Yes: nobody else sends."""
+        return True
+
+    async def release(self, sink: str) -> None:
+        """Nobody else waits for it."""
+
     async def place(self, sink: str) -> Place:
         """The place in the journal up to which events were made."""
         return self._of(sink)[0]

@@ -7,6 +7,8 @@ is never shorter than the sink asked for.
 Before the first byte of an event leaves, the outbox knows that it was tried. An event whose first try is longer ago than the sink
 recognises repetitions is not sent by itself any more: that might bill it twice, so somebody must ask for it.
 
+Of several processes one at a time sends to a sink, for as long as it renews its lease; when it does so no more, another goes on.
+
 When the journal is not the one that was read before, the pump stops until somebody says where to go on.
 """
 
@@ -17,6 +19,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -35,6 +38,7 @@ from headgate.billing.billing import (
 )
 from headgate.model.errors import Conflict
 from headgate.model.failpoints import passed
+from headgate.model.leases import held
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +53,9 @@ ALONE = 3
 POLL = 1.0
 """Seconds between two looks at a journal in which nothing new was."""
 LOOK = 10.0
-"""Seconds between two counts of what waits."""
+"""Seconds between two counts of what waits, and between two looks whether a sink is another process' any more."""
+LEASE = 30.0
+"""Seconds after which another process goes on where one that sent to a sink has died."""
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 300.0
 MARGIN = 600.0
@@ -96,7 +102,32 @@ class Pump:
         self._alarmed = False
 
     async def run(self) -> None:
-        """Turn after turn, until cancelled. A turn that fails is told and does not end the next."""
+        """Send whenever no other process does, until cancelled."""
+        while True:
+            try:
+                await self._send_alone()
+            except Exception:
+                log.exception("billing sink %s cannot be claimed; it is tried again", self.sink)
+            await asyncio.sleep(LOOK)
+
+    async def _send_alone(self) -> None:
+        """Turn after turn, for as long as nobody else may send to the sink; nothing while somebody else does."""
+        since = asyncio.get_running_loop().time()
+        if not await self._outbox.claim(self.sink, LEASE):
+            return
+        self._place = self._stopped = None  # whoever had it before has moved it
+        try:
+            async with held(lambda: self._outbox.claim(self.sink, LEASE), since=since, seconds=LEASE):
+                await self._turns()
+        except TimeoutError:
+            log.warning("billing sink %s is left to other processes: its lease could not be renewed", self.sink)
+        finally:
+            self.standing = Standing(sink=self.sink)
+            with suppress(Exception):
+                await self._outbox.release(self.sink)
+
+    async def _turns(self) -> None:
+        """Turn after turn. One that fails is told and does not end the next."""
         while True:
             try:
                 wait = await self.turn()

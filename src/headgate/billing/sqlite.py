@@ -50,6 +50,13 @@ class SqliteOutbox:
         self._database = Database(path)
         self._migrated = False
 
+    async def claim(self, sink: str, seconds: float) -> bool:  # noqa: ARG002 - one process alone sends
+        """Yes: nobody else sends."""
+        return True
+
+    async def release(self, sink: str) -> None:
+        """Nobody else waits for it."""
+
     async def place(self, sink: str) -> Place:
         """The place in the journal up to which events were made."""
         return await self._call(lambda connection: _sink(connection, sink)[0])

@@ -24,15 +24,11 @@ import msgspec
 from headgate.budget.allowance import personal
 from headgate.budget.budget import Alert, Balance, Entry, Hold, Match, Scope
 from headgate.budget.counters import Counter, Counters
-from headgate.budget.refusals import held_refusal, is_rate, spent_refusal, suspended_refusal, tokens_refusal
-from headgate.model.errors import GatewayError, Overloaded, TokensLimited
+from headgate.budget.room import refusal, room, share
+from headgate.model.errors import Overloaded
 from headgate.model.money import LARGEST, Usage
 
 State = Literal["held", "dispatched", "settled", "released", "lost"]
-
-SHARE = 8
-"""A call holds at most this part of what is left, as long as that is more than it needs: near a cap holds become small, so
-that one caller with a huge `max_tokens` does not keep everybody else out."""
 
 
 class Held:
@@ -90,46 +86,14 @@ class Book:
             raise ValueError("a hold needs more than it asks for")
         checked(hold.tokens)
         counters = self.counters.of_all(hold.scopes)
-        room = self._room(hold.scopes, counters, least, hold.tokens)
-        granted = max(least, min(amount, room // SHARE))
+        most = room(hold.scopes, counters, least, hold.tokens)
+        if most is None:
+            raise refusal(hold.scopes, counters, least, hold.tokens, self._now())
+        granted = share(amount, least, most)
         for scope, counter in zip(hold.scopes, counters, strict=True):
             counter.held += hold.tokens if scope.tokens else granted
         self._open[hold.id] = Held(hold, counters, granted, self._now() + hold.lease)
         return granted
-
-    def _room(self, scopes: tuple[Scope, ...], counters: tuple[Counter, ...], needed: int, tokens: int) -> int:
-        """Money that may still be held on every scope. Raises when less than `needed` may, or fewer than so many tokens.
-
-        What cannot be waited for is told first: money that is spent, then tokens of this minute, then what is held.
-        """
-        room = LARGEST
-        refused: GatewayError | None = None
-        for scope, counter in zip(scopes, counters, strict=True):
-            cap = scope.cap
-            if cap is None:
-                continue
-            if cap < 0:
-                raise suspended_refusal(scope)
-            wanted = tokens if scope.tokens else needed
-            free = cap - counter.spent - counter.held
-            if wanted <= free:
-                if not scope.tokens and free < room:
-                    room = free
-            elif wanted or not scope.tokens:  # a call that takes no tokens is not kept waiting by those of others
-                refused = self._refusal(scope, counter, wanted, refused)
-        if refused is not None:
-            raise refused
-        return room
-
-    def _refusal(self, scope: Scope, counter: Counter, wanted: int, before: GatewayError | None) -> GatewayError:
-        """Why a scope refuses, or why another did `before` it when that is to be told first. Raises when nothing goes first."""
-        if counter.spent + wanted <= (scope.cap or 0):
-            return before or held_refusal(scope, counter.spent, counter.held, wanted)
-        if not is_rate(scope):
-            raise spent_refusal(scope, counter.spent, wanted)
-        return (
-            before if isinstance(before, TokensLimited) else tokens_refusal(scope, counter.spent, wanted, self._now())
-        )
 
     def dispatch(self, id: str) -> Held | None:
         """The reservation whose call may cost something from now on; None when that was known already.
@@ -154,7 +118,8 @@ class Book:
             raise _gone()
         more = 0 if amount is None else checked(amount) - held.amount
         if more > 0:
-            self._room(held.hold.scopes, held.counters, more, 0)
+            if room(held.hold.scopes, held.counters, more, 0) is None:
+                raise refusal(held.hold.scopes, held.counters, more, 0, self._now())
             for scope, counter in zip(held.hold.scopes, held.counters, strict=True):
                 if not scope.tokens:
                     counter.held += more

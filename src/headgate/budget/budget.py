@@ -258,3 +258,20 @@ class Ledger(Statements, Changes, Repricings, Protocol):
     async def close(self) -> None:
         """Make everything durable and let go of the store."""
         ...
+
+
+class DurableLedger(Ledger, Protocol):
+    """A ledger that outlives its process."""
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the oldest row has waited for the journal."""
+        ...
+
+    async def answers(self, most: int) -> list[tuple[str, str, int]]:
+        """Tenant, route and output tokens of answers among the newest `most` rows, oldest first."""
+        ...
+
+    async def lost(self) -> int:
+        """Nano-USD that were settled at their holds because nobody saw the end of the call."""
+        ...

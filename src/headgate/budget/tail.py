@@ -1,9 +1,4 @@
-"""Tail: the journal's rows behind a place, for whoever passes them on.
-
-Only what is committed is seen, and rows are numbered in the order of their commits: a row never appears before a place that
-was read already. Unless the journal is replaced: a backup was restored, or a power cut took its newest rows. Then other rows have
-the numbers of those that were read, which the checksum of the row at the place tells.
-"""
+"""Tail: the rows of a journal in a file behind a place, for whoever passes them on. What is promised of them is in `posted.py`."""
 
 from __future__ import annotations
 
@@ -16,13 +11,11 @@ import msgspec
 
 from headgate.budget.budget import Entry
 from headgate.budget.journal import INSERT, row_of
+from headgate.budget.posted import Bookmark, Fork, Posted, not_replaced, replaced, wrong_clock
 from headgate.budget.sums import MICRO, RARE, mark_of, open_calls, whole
 from headgate.model.errors import Conflict
 from headgate.model.money import Usage
 from headgate.storage.sqlite import Database, snapshot
-
-Bookmark = tuple[int, int | None]
-"""Up to where a journal was read: the number of a row and its checksum. None: not known, and not checked."""
 
 _FIELDS = (
     "tenant key user feature route model deployment source amount billed saved prices prompt_tokens completion_tokens cached_tokens "
@@ -40,36 +33,6 @@ _BEHIND = """SELECT min(at), count(*), sum(billed >> 32), sum(billed & 429496729
 _CUT_OFF = f"""SELECT seq, checksum, id, kind, attempt, at, detail, {", ".join(_FIELDS)} FROM journal l
     WHERE {RARE} AND kind = 'lost' AND seq > ? AND kind IN (SELECT value FROM json_each(?))
     AND EXISTS (SELECT 1 FROM journal h WHERE h.id = l.id AND h.kind = 'hold' AND h.seq <= ?) ORDER BY seq"""
-
-
-class Posted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A row as it stands in the journal. `at` is unix microseconds."""
-
-    seq: int
-    id: str
-    kind: str
-    attempt: int
-    at: int
-    entry: Entry
-    detail: str | None = None
-
-
-class Fork(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a journal parts from another that was read before. Times are unix seconds, money nano-USD.
-
-    place    the last row that both have
-    at       when it was written; None when they have none in common
-    first    when the first row behind it was written; None when there is none
-    rows     how many are behind it, of the kinds that were asked for, and what they billed
-    cut_off  those of them that end calls begun before: the other journal may have ended these calls too
-    """
-
-    place: Bookmark
-    at: float | None
-    first: float | None
-    rows: int
-    billed: int
-    cut_off: list[Posted]
 
 
 class Tail:
@@ -111,10 +74,7 @@ def _read(
     connection: sqlite3.Connection, after: Bookmark, kinds: Sequence[str], limit: int
 ) -> tuple[Bookmark, list[Posted]]:
     if _replaced(connection, after):
-        raise Conflict(
-            f"Row {after[0]} of the journal is not the one that was read before: the journal was replaced, by an older backup for"
-            " instance. Nothing is sent until somebody says where to go on; see `headgate billing rewind`."
-        )
+        raise replaced(after[0])
     last = connection.execute(_LAST).fetchone() or after
     rows = connection.execute(_ROWS, (after[0], last[0], _json(kinds), limit)).fetchall()
     return (rows[-1][:2] if len(rows) == limit else last), [_posted(row) for row in rows]
@@ -132,13 +92,10 @@ def _replaced(connection: sqlite3.Connection, after: Bookmark) -> bool:
 def _fork(connection: sqlite3.Connection, after: Bookmark, moment: float, kinds: Sequence[str]) -> Fork:
     with snapshot(connection):
         if not _replaced(connection, after):
-            raise Conflict("The journal is the one that was read before, so there is nothing to go back from.")
+            raise not_replaced()
         row, checksum, at = connection.execute(_LAST_OLDER, (int(moment * MICRO),)).fetchone() or (0, None, None)
         if row >= after[0]:
-            raise Conflict(
-                f"Row {row} is not younger than that moment, but the journals part before row {after[0]}: a clock was wrong. Say an"
-                " earlier moment: one between the backup and the first start with it."
-            )
+            raise wrong_clock(row, after[0])
         if any(call.seq <= row for call in open_calls(connection, mark_of(connection))):
             raise Conflict(
                 "Calls of before are still open in this journal. Start the server, which ends them, and repeat this."

@@ -9,7 +9,7 @@ its values and Protocols; the two tiers are in `tiers.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -112,6 +112,14 @@ class Question(msgspec.Struct, frozen=True):
         return self.topic is None or self.topic.near(entry.topic)
 
 
+class Search(msgspec.Struct, frozen=True):
+    """What to look for by meaning: the `count` nearest to the vector within a partition."""
+
+    partition: bytes
+    vector: Vector
+    count: int
+
+
 class Hit(msgspec.Struct, frozen=True, gc=False):
     """An answer that may be served, and how sure we are of it (1 for an exact one). `stale`: its time is over, a fresh one is due;
     `judgement`: the verdict on one that was found by meaning."""
@@ -167,7 +175,8 @@ class CacheStore(Protocol):
     was asked for before an invalidation that includes it is never stored after it."""
 
     def peek(self, key: Key, *, stale: float = 0.0) -> Entry | None:
-        """An exact entry that lies in this process, without waiting; at most `stale` seconds past its time."""
+        """An exact entry that lies in this process, without waiting; at most `stale` seconds past its time. Where entries are shared by
+        processes none does, so that what one of them invalidates is gone for all."""
         ...
 
     async def get(self, key: Key, *, stale: float = 0.0) -> Entry | None:
@@ -176,6 +185,16 @@ class CacheStore(Protocol):
 
     async def nearest(self, namespace: Namespace, partition: bytes, vector: Vector, count: int) -> Sequence[Candidate]:
         """The nearest entries of one partition, nearest first."""
+        ...
+
+    async def look(
+        self, key: Key, search: Search | None, *, exact: bool = True, stale: float = 0.0
+    ) -> Entry | Sequence[Candidate]:
+        """As `get`, if `exact`, and where that finds nothing as `nearest`: both in one step."""
+        ...
+
+    def used(self, key: Key) -> None:
+        """Count a use of an entry that was found by its meaning. Never waits, never raises."""
         ...
 
     async def find(self, tenant: str, id: str) -> Entry | None:
@@ -203,7 +222,7 @@ class CacheStore(Protocol):
         ...
 
     def size(self, tenant: str | None = None) -> int:
-        """How many entries there are, of one tenant or of all."""
+        """How many entries there are, of one tenant or of all; where they lie elsewhere, when it was last asked."""
         ...
 
     def weight(self, tenant: str | None = None) -> int:
@@ -212,4 +231,22 @@ class CacheStore(Protocol):
 
     async def close(self) -> None:
         """Make what is stored durable, where the store is, and let go of it."""
+        ...
+
+
+class SharedStore(CacheStore, Protocol):
+    """A store that several processes share."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether what is found by its meaning is shared, too: then what others have stored is near to questions that this process never
+        saw."""
+        ...
+
+    def watch(self, on_invalidated: Callable[[str], None]) -> None:
+        """Have somebody told of every tenant of which something was invalidated, here or in another process."""
+        ...
+
+    async def refresh(self) -> None:
+        """Let go of what is too old, and learn how all tenants stand. To be called about once a minute. Raises Overloaded."""
         ...

@@ -78,6 +78,10 @@ class LabelLog(Protocol):
         """What earlier runs have kept, each oldest first. Ask once, at the start."""
         ...
 
+    async def others(self) -> tuple[Sequence[Label], Sequence[Served]]:
+        """What other replicas have kept since the start, or since this was asked last, oldest first; nothing where that cannot be told."""
+        ...
+
     async def close(self) -> None:
         """Write what waits and let go."""
         ...

@@ -30,5 +30,9 @@ class MemoryLabels:
         """All that is kept, oldest first."""
         return list(self._labels), list(self._answers)
 
+    async def others(self) -> tuple[list[Label], list[Served]]:
+        """There are none."""
+        return [], []
+
     async def close(self) -> None:
         """Nothing is held open."""

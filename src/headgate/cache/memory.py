@@ -1,7 +1,7 @@
 """The reference store: entries in this process, bounded for each tenant, so that none can flush another's.
 
 Everything is on the `Shelf`, which never waits; here is what goes on while it is used: invalidations that let the event loop breathe, and
-builds of large indexes in a thread. A semantic hit counts as a use of its entry when the entry is then looked up by its key.
+builds of large indexes in a thread.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from headgate.cache.builds import Builds
-from headgate.cache.cache import Candidate, Entry, Selection, Vector
+from headgate.cache.cache import Candidate, Entry, Search, Selection, Vector
 from headgate.cache.epochs import Epochs
 from headgate.cache.kept import Bounds, Scribe
 from headgate.cache.shelf import Shelf
@@ -60,6 +60,19 @@ class MemoryStore:
         """The nearest live entries of the partition; none for a vector that could not be compared."""
         self.builds.start()
         return self.shelf.nearest(namespace, partition, vector, count)
+
+    async def look(
+        self, key: Key, search: Search | None, *, exact: bool = True, stale: float = 0.0
+    ) -> Entry | Sequence[Candidate]:
+        """The exact entry, or what is near."""
+        found = self.shelf.find(key, stale) if exact else None
+        if found is not None or search is None:
+            return found or ()
+        return await self.nearest(key.namespace, search.partition, search.vector, search.count)
+
+    def used(self, key: Key) -> None:
+        """As every look at it does."""
+        self.shelf.find(key)
 
     async def find(self, tenant: str, id: str) -> Entry | None:
         """The live entry with this id."""

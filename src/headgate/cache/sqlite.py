@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from headgate.cache import rows, warm
-from headgate.cache.cache import Candidate, Entry, Selection, Vector
+from headgate.cache.cache import Candidate, Entry, Search, Selection, Vector
 from headgate.cache.kept import Scribe
 from headgate.cache.memory import BYTES_PER_TENANT, BYTES_TOTAL, ENTRIES_PER_TENANT, MemoryStore
 from headgate.cache.writing import Batch, Writing
@@ -123,6 +123,16 @@ class SqliteStore:
     async def nearest(self, namespace: Namespace, partition: bytes, vector: Vector, count: int) -> Sequence[Candidate]:
         """The nearest live entries of the partition."""
         return await self._memory.nearest(namespace, partition, vector, count)
+
+    async def look(
+        self, key: Key, search: Search | None, *, exact: bool = True, stale: float = 0.0
+    ) -> Entry | Sequence[Candidate]:
+        """The exact entry, or what is near."""
+        return await self._memory.look(key, search, exact=exact, stale=stale)
+
+    def used(self, key: Key) -> None:
+        """Count a use of an entry that was found by its meaning."""
+        self._memory.used(key)
 
     async def find(self, tenant: str, id: str) -> Entry | None:
         """The live entry with this id."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headgate.cache.cache import CacheStore, Candidate, Embedder, Entry, Hit, Judged, Miss, Question, Selection
+from headgate.cache.cache import CacheStore, Candidate, Embedder, Entry, Hit, Judged, Miss, Question, Search, Selection
 from headgate.cache.comparison import Comparison
 from headgate.cache.conversation import VERSION as CONVERSATION
 from headgate.cache.conversation import topic
@@ -181,30 +181,26 @@ class Cache:
 
     async def lookup(self, key: Key, question: Question | None, treated: Treatment) -> Hit | Miss:
         """The best answer that may be served. Never raises."""
-        candidates: Sequence[Candidate] = ()
+        search = None if question is None or treated.semantic == "off" else _search(question)
+        found: Entry | Sequence[Candidate] = ()
         try:
-            entry = await self.entries.get(key, stale=treated.stale) if treated.exact else None
-            if entry is None and question is not None and treated.semantic != "off":
-                candidates = await self._near(key.namespace, question)
+            if treated.exact or search is not None:
+                found = await self.entries.look(key, search, exact=treated.exact, stale=treated.stale)
         except Exception as error:
             self.health["lookup"].failed(error)
             return Miss()
         self.health["lookup"].worked()
-        if entry is not None:
-            return self._exact(entry, treated.stale)
-        if question is None or not candidates:
+        if isinstance(found, Entry):
+            return self._exact(found, treated.stale)
+        if question is None or search is None:
             return Miss()
+        if not found:
+            if self._stage is not None:
+                self._stage.empty((key.namespace, question.partition))
+            return Miss()
+        # Across conversations, first what was asked in one about nearly the same.
+        candidates = sorted(found, key=lambda one: question.meets(one.entry), reverse=True)
         return await self._similar(key.namespace, question, candidates, treated)
-
-    async def _near(self, namespace: Namespace, question: Question) -> Sequence[Candidate]:
-        """What is near; across conversations, first what was asked in one about nearly the same."""
-        if question.vector is None:
-            return ()
-        count = CANDIDATES if question.topic is None else ACROSS
-        found = await self.entries.nearest(namespace, question.partition, question.vector, count)
-        if self._stage is not None and not found:
-            self._stage.empty((namespace, question.partition))
-        return sorted(found, key=lambda one: question.meets(one.entry), reverse=True)
 
     async def _similar(
         self, namespace: Namespace, question: Question, candidates: Sequence[Candidate], treated: Treatment
@@ -238,7 +234,7 @@ class Cache:
         # Of equals the nearest: max takes the first.
         best = max(fit or judged, key=lambda one: one.judgement.confidence)
         if fit and treated.semantic == "on":
-            self.entries.peek(best.entry.key)  # a use, which keeps it in stock
+            self.entries.used(best.entry.key)
             return Hit(best.entry, "semantic", best.judgement.confidence, judgement=best.judgement)
         others = tuple(one for one in judged if one is not best and one.judgement.read)
         return Miss(best.judgement, best.entry, others, shadow=bool(fit), candidates=candidates)
@@ -357,3 +353,10 @@ class Cache:
                     await closing.close()
             except Exception as error:
                 self.health[part].failed(error)
+
+
+def _search(question: Question) -> Search | None:
+    """What to look for; None for a question of which the first stage has said that nothing is near it."""
+    if question.vector is None:
+        return None
+    return Search(question.partition, question.vector, CANDIDATES if question.topic is None else ACROSS)

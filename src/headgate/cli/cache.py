@@ -16,7 +16,6 @@ from headgate.cli.output import print_json, print_pairs, print_table
 from headgate.cli.running import called, key_option, url_option
 from headgate.config_file import find_config
 from headgate.model.chat import Json
-from headgate.model.errors import Conflict
 
 if TYPE_CHECKING:
     from headgate.assembly import Books
@@ -36,7 +35,8 @@ _COLUMNS = {
 def cache() -> None:
     """Show what the cache holds, take answers out, and explain what it thinks of two questions.
 
-    While a server runs on the data directory it is asked, with the admin key; otherwise the directory itself is.
+    The stock that processes share in Redis is looked at directly. Without Redis each process has its own: the server that runs on
+    the data directory is asked, with the admin key, or the directory itself while none does.
 
     \b
     Examples:
@@ -177,19 +177,20 @@ def _done(
     work: Callable[[Books, CacheStore], Awaitable[Json]],
     ask: Callable[[str], Json],
 ) -> Json:
-    """Work on the data directory, or ask the server that keeps it."""
+    """Work on the stock, or ask the server that keeps it to itself."""
     if url is not None:
         return ask(url)
 
-    async def opened(books: Books) -> Json:
-        from headgate.assembly import open_stock  # late: `--help` needs no store
+    config = find_config(config_path, os.environ)
+
+    async def opened(books: Books) -> Json | None:
+        from headgate.fittings_stores import open_stock  # late: `--help` needs no store
 
         async with open_stock(config, data) as store:
-            return await work(books, store)
+            return None if store is None else await work(books, store)
 
-    config = find_config(config_path, os.environ)
-    try:
-        return with_books(config_path, data, opened)
-    except Conflict:
-        host = "127.0.0.1" if config.server.host in ("0.0.0.0", "::") else config.server.host  # noqa: S104 - read, not listened on
-        return ask(f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}")
+    found = with_books(config_path, data, opened)
+    if found is not None:
+        return found
+    host = "127.0.0.1" if config.server.host in ("0.0.0.0", "::") else config.server.host  # noqa: S104 - read, not listened on
+    return ask(f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}")

@@ -96,8 +96,8 @@ def _database(name: str, connection: sqlite3.Connection) -> Iterator[Check]:
         yield proven(prove(connection))
 
 
-def proven(proof: Proof) -> Check:
-    """What a proof of the ledger says, and what can be done where it fails."""
+def proven(proof: Proof, rebuild: str = REBUILD) -> Check:
+    """What a proof of the ledger says, and what can be done where it fails; `rebuild`, where what is derived from the journal is wrong."""
     if not proof.sound:
         found = (
             f"the journal is damaged: of {proof.rows} rows {proof.damaged} are not as they were written and {proof.missing} are"
@@ -108,10 +108,10 @@ def proven(proof: Proof) -> Check:
         found = f"of {proof.calls} calls {proof.ended_twice} ended twice and {proof.unheld} cost what was never held"
         return Check("ledger", "fail", found, "stop the server, keep the file and report it: this must never happen")
     if not proof.legible:
-        return Check("ledger", "fail", "the running sums are damaged, the journal is sound", REBUILD)
+        return Check("ledger", "fail", "the running sums are damaged, the journal is sound", rebuild)
     if proof.unequal:
         found = f"{proof.unequal} of {proof.sums} running sums differ from the journal, which is sound"
-        return Check("ledger", "fail", found, REBUILD)
+        return Check("ledger", "fail", found, rebuild)
     found = (
         f"all {proof.rows} rows are as they were written; each of {proof.calls} calls ended once at most and cost only what was held"
         f" before; {proof.sums} running sums equal the journal"

@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 import msgspec
 
-from headgate.cli import checks
+from headgate.cli import checks, checks_shared
 from headgate.cli.checks import Check
 from headgate.cli.options import config_option, data_option, json_option
 from headgate.cli.output import print_json
 from headgate.cli.reach import reach
 from headgate.config import Config
 from headgate.config_file import ConfigError, find_config
-from headgate.config_sections import StorageConfig
+from headgate.config_storage import StorageConfig
 
 
 @click.command()
@@ -29,14 +29,15 @@ from headgate.config_sections import StorageConfig
 @data_option
 @json_option
 def doctor(online: bool, rebuild: bool, config_path: Path | None, data: Path, as_json: bool) -> None:
-    """Check that everything needed is well: Python, data directory, databases, ledger, configuration, providers.
+    """Check that everything needed is well: Python, data directory, databases, ledger, configuration, providers; PostgreSQL and Redis
+    where they are configured.
 
     Of the ledger it proves that every row of the journal is there as it was written, that each call ended once at most and
     cost nothing that was not held before, and that the balances the server starts from are the sums of the journal.
 
     Changes nothing, and may be run while the server runs. With --rebuild the indexes and the running sums are made anew from
-    the journal, which itself is never changed: a damaged row of it can only come from a backup. Exit code 1 when something
-    fails.
+    the journal, which itself is never changed: a damaged row of it can only come from a backup. A ledger in PostgreSQL is proven
+    as well, and has nothing to be made anew. Exit code 1 when something fails.
 
     \b
     Examples:
@@ -69,9 +70,12 @@ def _offline(config_path: Path | None, data: Path, *, rebuild: bool) -> Iterator
         yield from checks.models(config)
         yield checks.port(config.server.host, config.server.port)
     yield from checks.data_directory(data)
+    in_files = isinstance(config, Check) or config.storage.postgres is None
     if rebuild:
-        yield checks.rebuilt(ledger)
+        yield checks.rebuilt(ledger) if in_files else checks_shared.not_rebuilt()
     yield from checks.databases(data, ledger)
+    if not isinstance(config, Check):
+        yield from checks_shared.shared(config, data)
     yield checks.embedding_model()
 
 

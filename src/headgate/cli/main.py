@@ -16,6 +16,8 @@ from click.exceptions import NoArgsIsHelpError
 
 COMMANDS = {
     "serve": "Run the gateway.",
+    "worker": "Answer submitted requests and nothing else.",
+    "migrate": "Prepare a PostgreSQL for several processes.",
     "demo": "Watch it work on a bundled trace.",
     "tenants": "Create and change tenants.",
     "keys": "Create and revoke API keys.",

@@ -54,6 +54,7 @@ class Flight:
         doomed     whether it is given up: it will end with what it has
         apart      whether its answer has proven to be for nobody else
         alone      whether it has followed another flight in vain, and answers by itself
+        shared     what is equal for all who may join it; None where nobody may
         began      when, monotonic seconds
         tab        who of its readers shares in the price
         """
@@ -72,6 +73,7 @@ class Flight:
         self.doomed = False
         self.apart = False
         self.alone = False
+        self.shared: Hashable | None = None
         self.began = 0.0
         self.tab = Tab()
         self._abandoned = abandoned
@@ -296,6 +298,7 @@ class Flights:
     def _start(self, key: Hashable | None, flight: Flight, fly: Fly, stream: bool) -> Flight:
         if key is not None:
             self._joinable[key] = flight
+        flight.shared = key
         flight.began = self._clock()
         flight._forget = lambda: self._drop(key, flight)
         flight.join(stream=stream)

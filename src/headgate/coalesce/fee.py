@@ -60,7 +60,7 @@ class Fee:
         """Have a part of the price on hold as soon as it is known what that can be, at most half of it; whether this has changed anything,
         so that the flight may have, too. Raises BudgetExceeded."""
         share, trail = self._share, flight.trail
-        if share is None or not trail.ceiling or (share.leads and not flight.tab.follows):
+        if share is None or not trail.ceiling or flight.tab.away or (share.leads and not flight.tab.follows):
             return False
         if trail.personal and not share.alike:
             return False
@@ -71,7 +71,7 @@ class Fee:
         if source == "live" or self.written:
             return
         if self._share is not None:
-            if not flight.ended:
+            if not (flight.ended or flight.tab.away):
                 await self.pledge(flight)
                 return
             self._share.drop()

@@ -87,13 +87,24 @@ class Tab:
     def __init__(self) -> None:
         """A flight's, while nobody reads it.
 
-        follows   whether the flight gets its answer from another, on whose tab its readers are, too
-        settled   whether the price is known, and everybody's part
+        elsewhere  whether the answer is paid for in another process: nobody here owes a part of it
+        settled    whether the price is known, and everybody's part
         """
-        self.follows = False
+        self.elsewhere = False
         self.settled = False
+        self._followed: Tab | None = None
         self._shares: dict[Share, None] = {}
         self._guests: dict[Tab, Takes] = {}
+
+    @property
+    def follows(self) -> bool:
+        """Whether the flight gets its answer from another, on whose tab its readers are, too."""
+        return self._followed is not None
+
+    @property
+    def away(self) -> bool:
+        """Whether the answer, whoever gives it to the flight, is paid for in another process."""
+        return self.elsewhere or (self._followed is not None and self._followed.away)
 
     def add(self, share: Share) -> None:
         """One reader more."""
@@ -105,12 +116,12 @@ class Tab:
 
     def follow(self, other: Tab, takes: Takes) -> None:
         """The readers get the other flight's answer, if it is one that this flight `takes`."""
-        self.follows = True
+        self._followed = other
         other._guests[self] = takes
 
     def part(self, other: Tab) -> None:
         """They get it no more. Where that flight has not come to an end, who leads this one will pay for an answer of its own."""
-        self.follows = False
+        self._followed = None
         other._guests.pop(self, None)
         if not self.settled:
             for share in self._shares:

@@ -2,15 +2,18 @@
 
     queued -> in_flight -> done | failed
 
-Only one process works on a store. What was `in_flight` when it was killed is `queued` again in the next one.
+Where one process alone works on a store, what was `in_flight` when it was killed is `queued` again in the next one. Where several do, who
+begins a job has it for the time of a lease, by the store's clock, and renews that while it works; a job whose lease is over is `queued` again,
+and each beginning has a number, by which what an earlier one still says is known to be out of date.
 
-Invariant: a job that was accepted ends, in whichever process; what it asked for is forgotten when it has ended, and what it ended in when
-it is swept.
+Invariant: a job that was accepted ends, in whichever process, and no two work on it at the same time; what it asked for is forgotten when it
+has ended, and what it ended in when it is swept.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Literal, Protocol
 
 import msgspec
@@ -21,6 +24,8 @@ from headgate.model.record import Source
 from headgate.model.tenancy import Wishes
 
 State = Literal["queued", "in_flight", "done", "failed"]
+Name = tuple[str, str]
+"""A tenant and the id of one of its jobs."""
 ENDED: frozenset[State] = frozenset({"done", "failed"})
 KEEP = 86_400.0
 """Seconds that a job is known after it has ended, and that it may wait."""
@@ -55,6 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     result   what came of it, as the JSON of an Outcome; empty before
     telling  when its end is to be told (again); None when it need not be
     tries    how often that was tried
+    turn     the number of its last beginning, or of its being put back
     """
 
     tenant: str
@@ -69,6 +75,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     result: bytes = b""
     telling: float | None = None
     tries: int = 0
+    turn: int = 0
 
     @property
     def outcome(self) -> Outcome | None:
@@ -119,7 +126,14 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
 
 class JobStore(Protocol):
     """Where jobs outlive the process. Guarantees: each method is durable when it returns and takes effect whole or not at all; a job is
-    found under its own tenant only; one that has ended stays as it ended. Raises Overloaded when it cannot be used now."""
+    found under its own tenant only; one that has ended stays as it ended; of all beginnings of a job only the last one can renew it, put
+    it back or end it. Raises Overloaded when it cannot be used now."""
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds for which a job in flight belongs to who has begun it, unless it is renewed; None where no other process works on the
+        store, so that nothing need be renewed and nothing changes unseen."""
+        ...
 
     async def add(self, job: Job, asked: bytes) -> Job:
         """Keep a new job and what it asks for. Where the tenant has one of this id that one, and nothing changes."""
@@ -129,24 +143,35 @@ class JobStore(Protocol):
         """The tenant's job of this id."""
         ...
 
+    async def states(self, names: Collection[Name]) -> dict[Name, State]:
+        """The state of each of these jobs that there is."""
+        ...
+
     async def begin(self, tenant: str, id: str, at: float) -> tuple[Job, bytes] | None:
         """Let a queued job be in flight: it, and what it asks for. None, and nothing happens, when it is not queued."""
         ...
 
-    async def put_back(self, tenant: str, id: str) -> None:
-        """Let a job in flight be queued as if it had not been begun."""
+    async def renew(self, job: Job) -> bool:
+        """Let the lease of a job, as `begin` gave it, begin anew; False when it is not in flight by that any more."""
         ...
 
-    async def end(self, tenant: str, id: str, outcome: Outcome, at: float, telling: float | None) -> None:
-        """Let a job in flight end, forget what it asks for, and note when its end is to be told, if at all."""
+    async def put_back(self, job: Job) -> None:
+        """Let a job, as `begin` gave it, be queued as if it had not been begun."""
+        ...
+
+    async def end(self, job: Job, outcome: Outcome, at: float, telling: float | None) -> bool:
+        """Let a job, as `begin` gave it, end, forget what it asks for, and note when its end is to be told, if at all. False, and nothing
+        happens, when it has ended, or was put back or begun again since; that its lease is over matters not."""
         ...
 
     async def reopen(self) -> list[Waiting]:
-        """After a start: what another process had in flight is queued; all that is queued, oldest first."""
+        """Let jobs in flight that nobody works on any more be queued: those whose lease is over, or, without leases, all; it is called
+        before any is begun. All that is queued, oldest first."""
         ...
 
-    async def due(self, at: float, limit: int) -> list[Job]:
-        """Jobs whose end is to be told by this time, the longest due first."""
+    async def due(self, at: float, again: float, limit: int) -> list[Job]:
+        """Jobs whose end is to be told by this time, the longest due first. They are due again at `again`, so that whoever asks meanwhile
+        does not get them as well."""
         ...
 
     async def told(self, tenant: str, id: str, again: float | None) -> None:

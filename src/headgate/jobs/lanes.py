@@ -4,16 +4,20 @@ Each tenant has a lane of its own, first come first served. The next job is of t
 the one whose turn was longest ago; and who has a job at work never takes the last free place, so a tenant that comes newly finds one
 however long the others' jobs take.
 
+Where other processes work on the store as well, what waits in it is learnt again and again: a job waits in the lanes of each, until one of
+them begins it. Each counts what waits anywhere and what it works on itself.
+
 Invariant: a job is in the lanes once, whether it waits or is at work.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Collection
 
 import msgspec
 
-from headgate.jobs.jobs import Waiting
+from headgate.jobs.jobs import Name, Waiting
 from headgate.model.errors import Overloaded, RateLimited
 
 AT_WORK = 16
@@ -53,6 +57,7 @@ class Lanes:
         self._open = 0
         self._bytes = 0
         self._at_work = 0
+        self._known: set[Name] = set()
 
     def let_in(self, tenant: str, size: int) -> None:
         """Keep a place for a job of so many bytes; `put` it there or `leave`. Raises RateLimited when the tenant has too many open jobs,
@@ -68,12 +73,27 @@ class Lanes:
 
     def put(self, waiting: Waiting) -> None:
         """Let a job wait that was let in."""
+        if _name(waiting) in self._known:  # it was learnt of before it came here
+            return self.leave(waiting.tenant, waiting.size)
+        self._known.add(_name(waiting))
         self._lanes[waiting.tenant].waiting.append(waiting)
 
-    def restore(self, waiting: Waiting) -> None:
-        """Let a job wait that was let in before a restart: however many these are, they were promised an answer."""
-        self._count(waiting.tenant, waiting.size)
-        self.put(waiting)
+    def waiting(self) -> frozenset[Name]:
+        """All that waits here."""
+        return frozenset(_name(waiting) for lane in self._lanes.values() for waiting in lane.waiting)
+
+    def learn(self, before: Collection[Name], queued: Collection[Waiting]) -> None:
+        """This was queued, when `before` waited here already: what is queued no more has been begun elsewhere, and what is not known was
+        let in by others or before a restart; however many these are, they were promised an answer."""
+        gone = frozenset(before) - {_name(waiting) for waiting in queued}
+        for lane in list(self._lanes.values()) if gone else ():
+            for waiting in [waiting for waiting in lane.waiting if _name(waiting) in gone]:
+                lane.waiting.remove(waiting)
+                self._ended(waiting)
+        for waiting in queued:
+            if _name(waiting) not in self._known:
+                self._count(waiting.tenant, waiting.size)
+                self.put(waiting)
 
     def take(self, now: float) -> Waiting | None:
         """The next job, which is at work from now on; None while there is none to begin."""
@@ -104,6 +124,10 @@ class Lanes:
         """A job that was at work has ended."""
         self._lanes[waiting.tenant].at_work -= 1
         self._at_work -= 1
+        self._ended(waiting)
+
+    def _ended(self, waiting: Waiting) -> None:
+        self._known.remove(_name(waiting))
         self.leave(waiting.tenant, waiting.size)
 
     def leave(self, tenant: str, size: int) -> None:
@@ -132,3 +156,7 @@ class Lanes:
         self._lanes.setdefault(tenant, _Lane()).open += 1
         self._open += 1
         self._bytes += size
+
+
+def _name(waiting: Waiting) -> Name:
+    return waiting.tenant, waiting.id

@@ -43,6 +43,8 @@ PORTION = 64
 """Notices that are taken out at once."""
 LOOK = 5.0
 """Seconds between two looks at what is due."""
+HOLD = 120.0
+"""Seconds for which nobody else tells what was taken out: longer than a portion takes."""
 
 PREFIX = "whsec_"
 SECRET_BYTES = range(24, 65)
@@ -103,7 +105,8 @@ class Notices:
 
     async def turn(self) -> bool:
         """Tell what is due now; whether there may be more."""
-        due = await self._store.due(self._now(), PORTION)
+        now = self._now()
+        due = await self._store.due(now, now + HOLD, PORTION)
         places = asyncio.Semaphore(AT_ONCE)
 
         async def tell(job: Job) -> None:

@@ -6,13 +6,13 @@ What was deleted is overwritten in the file: prompts and answers lie in it only 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from headgate.jobs.jobs import Job, Outcome, Waiting
+from headgate.jobs.jobs import Job, Name, Outcome, State, Waiting
 from headgate.model.errors import Overloaded
 from headgate.storage.sqlite import Database, Step, migrate, transaction
 
@@ -27,16 +27,20 @@ SCHEMA: tuple[Step, ...] = (
         "CREATE INDEX jobs_ended ON jobs (ended) WHERE ended IS NOT NULL",
         "CREATE INDEX jobs_to_be_told ON jobs (telling) WHERE telling IS NOT NULL",
     ),
+    ("ALTER TABLE jobs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",),
 )
 
 Result = TypeVar("Result")
 
-_FIELDS = "tenant, id, digest, size, made, state, begun, ended, starts, result, telling, tries"
+_FIELDS = "tenant, id, digest, size, made, state, begun, ended, starts, result, telling, tries, turn"
 _ONE = "tenant = ? AND id = ?"
+_LAST = f"{_ONE} AND turn = ?"
 
 
 class SqliteJobs:
-    """A job store in one file."""
+    """A job store in one file, which one process works on at a time."""
+
+    lease: float | None = None
 
     def __init__(self, path: str | Path) -> None:
         """Opens the file, or makes it, on first use."""
@@ -52,7 +56,7 @@ class SqliteJobs:
                 if known is not None:
                     return known
                 connection.execute(
-                    f"INSERT INTO jobs ({_FIELDS}, asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    f"INSERT INTO jobs ({_FIELDS}, asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (*msgspec.structs.astuple(job), asked),
                 )
                 return job
@@ -63,13 +67,21 @@ class SqliteJobs:
         """The tenant's job of this id."""
         return await self._call(lambda connection: _job(connection, tenant, id))
 
+    async def states(self, names: Collection[Name]) -> dict[Name, State]:
+        """The state of each of these jobs that there is."""
+        sql = """SELECT tenant, id, state FROM jobs WHERE (tenant, id) IN
+            (SELECT value ->> 0, value ->> 1 FROM json_each(?))"""
+        asked = msgspec.json.encode(list(names)).decode()
+        rows = await self._call(lambda connection: connection.execute(sql, (asked,)).fetchall())
+        return {(tenant, id): state for tenant, id, state in rows}
+
     async def begin(self, tenant: str, id: str, at: float) -> tuple[Job, bytes] | None:
         """Let a queued job be in flight."""
 
         def work(connection: sqlite3.Connection) -> tuple[Job, bytes] | None:
             with transaction(connection):
                 row = connection.execute(
-                    f"""UPDATE jobs SET state = 'in_flight', begun = ?, starts = starts + 1
+                    f"""UPDATE jobs SET state = 'in_flight', begun = ?, starts = starts + 1, turn = turn + 1
                         WHERE {_ONE} AND state = 'queued' RETURNING {_FIELDS}, asked""",
                     (at, tenant, id),
                 ).fetchone()
@@ -77,21 +89,27 @@ class SqliteJobs:
 
         return await self._call(work)
 
-    async def put_back(self, tenant: str, id: str) -> None:
+    async def renew(self, job: Job) -> bool:
+        """Whether a job is in flight by this beginning."""
+        sql = f"SELECT 1 FROM jobs WHERE {_LAST} AND state = 'in_flight'"
+        return await self._call(lambda connection: connection.execute(sql, _beginning(job)).fetchone() is not None)
+
+    async def put_back(self, job: Job) -> None:
         """Let a job in flight be queued as if it had not been begun."""
         await self._change(
-            f"""UPDATE jobs SET state = 'queued', begun = NULL, starts = starts - 1
-                WHERE {_ONE} AND state = 'in_flight'""",
-            (tenant, id),
+            f"""UPDATE jobs SET state = 'queued', begun = NULL, starts = starts - 1, turn = turn + 1
+                WHERE {_LAST} AND state = 'in_flight'""",
+            _beginning(job),
         )
 
-    async def end(self, tenant: str, id: str, outcome: Outcome, at: float, telling: float | None) -> None:
+    async def end(self, job: Job, outcome: Outcome, at: float, telling: float | None) -> bool:
         """Let a job in flight end."""
-        await self._change(
-            f"""UPDATE jobs SET state = ?, ended = ?, result = ?, telling = ?, asked = NULL
-                WHERE {_ONE} AND state = 'in_flight'""",
-            (outcome.state, at, msgspec.json.encode(outcome), telling, tenant, id),
+        changed = await self._change(
+            f"""UPDATE jobs SET state = ?, begun = ?, ended = ?, result = ?, telling = ?, asked = NULL
+                WHERE {_LAST} AND starts > 0 AND ended IS NULL""",
+            (outcome.state, job.begun, at, msgspec.json.encode(outcome), telling, *_beginning(job)),
         )
+        return changed > 0
 
     async def reopen(self) -> list[Waiting]:
         """What is queued, and what was in flight."""
@@ -104,10 +122,21 @@ class SqliteJobs:
 
         return await self._call(work)
 
-    async def due(self, at: float, limit: int) -> list[Job]:
+    async def due(self, at: float, again: float, limit: int) -> list[Job]:
         """Jobs whose end is to be told by this time."""
-        sql = f"SELECT {_FIELDS} FROM jobs WHERE telling <= ? ORDER BY telling LIMIT ?"
-        return await self._call(lambda connection: [_read(row) for row in connection.execute(sql, (at, limit))])
+
+        def work(connection: sqlite3.Connection) -> list[Job]:
+            with transaction(connection):
+                rows = connection.execute(
+                    f"SELECT {_FIELDS} FROM jobs WHERE telling <= ? ORDER BY telling LIMIT ?", (at, limit)
+                )
+                found = [msgspec.structs.replace(_read(row), telling=again) for row in rows]
+                connection.executemany(
+                    f"UPDATE jobs SET telling = ? WHERE {_ONE}", [(again, job.tenant, job.id) for job in found]
+                )
+                return found
+
+        return await self._call(work)
 
     async def told(self, tenant: str, id: str, again: float | None) -> None:
         """Note that telling a job's end was tried."""
@@ -142,6 +171,10 @@ class SqliteJobs:
 def _job(connection: sqlite3.Connection, tenant: str, id: str) -> Job | None:
     row = connection.execute(f"SELECT {_FIELDS} FROM jobs WHERE {_ONE}", (tenant, id)).fetchone()
     return None if row is None else _read(row)
+
+
+def _beginning(job: Job) -> tuple[str, str, int]:
+    return job.tenant, job.id, job.turn
 
 
 def _read(row: Sequence[Any]) -> Job:

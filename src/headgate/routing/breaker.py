@@ -8,8 +8,11 @@ One breaker for each deployment, in the three states of Nygard's circuit breaker
 
 Beside it, `cooling`: a provider that answered with Retry-After is left alone by all callers until then.
 
+What other processes have met can be `heard` here: it opens for no longer than they say, and closes nothing, for a way to a provider
+that is well for one may be broken for another. So a process trusts a success of its own of a moment ago more than what it hears.
+
 The invariants: while open or cooling nothing is allowed; while half open at most one probe is out; a state changes only
-through `observe`, or by the end of the open time. A probe that never reports (its caller went away) stops counting
+through `observe`, `shut` and `heard`, or by the end of the open time; what was heard is not told on. A probe that never reports (its caller went away) stops counting
 after `probe_lease`. Panic rule (after Envoy's panic threshold): when every deployment of a plan is refused, the least bad
 is tried all the same, because a breaker that is wrong must not turn a slow provider into an outage of our own.
 """
@@ -27,6 +30,13 @@ from headgate.routing.window import SlidingPair
 
 State = Literal["closed", "open", "half_open"]
 OnChange = Callable[[str, State, State], None]
+Met = Literal["open", "closed", "shut", "cooling"]
+OnMet = Callable[[str, Met, float], None]
+
+FRESH = 2.0
+"""Seconds for which a success of our own weighs more than what others say."""
+LONGER = 1.0
+"""By so many seconds a Retry-After must reach further than what others were told, for them to be told again."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +64,19 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 class _Breaker:
     """The state of one deployment."""
 
-    __slots__ = ("cooling", "counts", "in_row", "openings", "panic", "probe", "since", "state", "until")
+    __slots__ = (
+        "cooling",
+        "counts",
+        "in_row",
+        "openings",
+        "panic",
+        "probe",
+        "since",
+        "state",
+        "succeeded",
+        "told",
+        "until",
+    )
 
     def __init__(self, window: float) -> None:
         self.state: State = "closed"
@@ -65,7 +87,8 @@ class _Breaker:
         self.until = 0.0
         self.probe = float("-inf")
         self.panic = float("-inf")
-        self.cooling = float("-inf")
+        self.cooling = self.told = float("-inf")
+        self.succeeded = float("-inf")
 
 
 class Breakers:
@@ -84,6 +107,8 @@ class Breakers:
         self._clock = clock
         self._random = random
         self._on_change = on_change
+        self.on_met: OnMet | None = None
+        """Called with what this process has met: `open`, `shut` and `cooling` with the seconds that others should know, `closed` with 0."""
         self._breakers: dict[str, _Breaker] = {}
 
     def allow(self, name: str) -> bool:
@@ -106,8 +131,10 @@ class Breakers:
         """
         now = self._clock()
         one = self._at(name, now)
+        if not failed:
+            one.succeeded = now
         if retry_after is not None and retry_after > 0:
-            one.cooling = max(one.cooling, now + min(retry_after, self._rules.most_cooling))
+            self._cool(name, one, now, retry_after)
         if one.state == "closed":
             self._count(name, one, now, failed)
         elif one.state == "half_open" and failed:
@@ -129,6 +156,23 @@ class Breakers:
             self._change(name, one, "open")
         one.until = max(one.until, until)
         one.panic = float("-inf")
+        self._met(name, "shut", seconds)
+
+    def heard(self, name: str, what: Met, seconds: float) -> None:
+        """Another process has met this. An opening ends a little before the time it was told for, at random, so that not all probe at
+        once; `closed` lets this process probe now."""
+        now, rules = self._clock(), self._rules
+        one = self._at(name, now)
+        if what == "cooling":
+            one.cooling = max(one.cooling, now + min(seconds, rules.most_cooling))
+            one.told = max(one.told, one.cooling)
+        elif what == "closed":
+            one.until = min(one.until, now)
+        elif what == "shut" or not (one.succeeded > now - FRESH or (one.state == "half_open" and one.probe > now)):
+            longest = rules.most_shut if what == "shut" else rules.most_open * 1.2
+            if one.state != "open":
+                self._change(name, one, "open")
+            one.until = max(one.until, now + min(seconds, longest) * (1 - self._random() / 5))
 
     def least_bad(self, names: Iterable[str]) -> str | None:
         """The panic rule: which of the refused deployments to try all the same, None when all are cooling.
@@ -199,6 +243,7 @@ class Breakers:
         one.openings += 1
         one.until = now + wait * (1 + self._random() / 5)
         self._change(name, one, "open")
+        self._met(name, "open", one.until - now)
 
     def _close(self, name: str, one: _Breaker, now: float) -> None:
         one.since = now
@@ -206,6 +251,18 @@ class Breakers:
         one.panic = float("-inf")
         one.counts.clear()
         self._change(name, one, "closed")
+        self._met(name, "closed", 0.0)
+
+    def _cool(self, name: str, one: _Breaker, now: float, seconds: float) -> None:
+        """Many calls are told the same at once; others are told of it once."""
+        one.cooling = max(one.cooling, now + min(seconds, self._rules.most_cooling))
+        if one.cooling >= one.told + LONGER:
+            one.told = one.cooling
+            self._met(name, "cooling", one.cooling - now)
+
+    def _met(self, name: str, what: Met, seconds: float) -> None:
+        if self.on_met is not None:
+            self.on_met(name, what, seconds)
 
     def _change(self, name: str, one: _Breaker, state: State) -> None:
         before, one.state = one.state, state

@@ -72,6 +72,10 @@ class OutcomeLog(Protocol):
         """What earlier runs have kept, oldest first. Ask once, at the start."""
         ...
 
+    async def others(self) -> Sequence[Outcome]:
+        """What other replicas have kept since the start, or since this was asked last, oldest first; nothing where that cannot be told."""
+        ...
+
     async def close(self) -> None:
         """Write what waits and let go."""
         ...

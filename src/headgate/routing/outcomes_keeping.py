@@ -138,6 +138,10 @@ class Outcomes:
                 self._neighbours.learn(outcome)
             self._remember(_Open(outcome, None))
 
+    async def hear(self) -> None:
+        """Take in what other replicas have kept of late. Never raises."""
+        self.recall(await self._log.others())
+
     async def idle(self) -> None:
         """Wait until every call that has ended is kept."""
         while self._tasks:

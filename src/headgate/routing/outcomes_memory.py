@@ -26,5 +26,9 @@ class MemoryOutcomes:
         """All that is kept, oldest first."""
         return list(self._kept.values())
 
+    async def others(self) -> list[Outcome]:
+        """There are none."""
+        return []
+
     async def close(self) -> None:
         """Nothing is held open."""

@@ -1,4 +1,4 @@
-"""The HTTP server's front: one raw ASGI application.
+"""The gateway's front: all paths of the contract.
 
 Calls to models go straight from here to their door; only management (`/admin`, `/docs`) passes through FastAPI. Who may do what is
 decided on `scope["path"]`, never on a URL put together from headers.
@@ -6,11 +6,10 @@ decided on `scope["path"]`, never on a URL put together from headers.
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
-from headgate.model.errors import Forbidden, GatewayError, Internal, MethodNotAllowed
+from headgate.model.errors import Forbidden
 from headgate.model.tenancy import Principal
 from headgate.pipeline import Gateway
 from headgate.server.chat import ChatDoor
@@ -24,10 +23,10 @@ from headgate.server.edge import (
     Send,
     Sender,
     decode_json,
-    no_such_path,
     read_body,
 )
 from headgate.server.embeddings import EmbeddingsDoor
+from headgate.server.front import Front, Probe, only
 from headgate.server.inference import InferenceDoor
 from headgate.server.query import QueryDoor
 from headgate.server.statements import statement_page
@@ -37,14 +36,11 @@ from headgate.server.wishes import credential
 from headgate.tenants.tenants import Tenants
 from headgate.worker import Worker
 
-log = logging.getLogger(__name__)
-
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Door = Callable[[Principal, Scope, Receive, Sender], Awaitable[None]]
-Probe = Callable[[], Awaitable[dict[str, str]]]
 
 
-class App:
+class App(Front):
     """All paths of the contract."""
 
     def __init__(
@@ -57,19 +53,15 @@ class App:
         management: Asgi,
         metrics: Callable[[], bytes],
         probe: Probe,
+        shared: Collection[str] = (),
         new_id: Callable[[], str],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`management` answers `/admin` and `/docs`; `metrics` renders Prometheus' text; `probe` tells each store's fault, or an
-        empty text when it is well."""
+        """`management` answers `/admin` and `/docs`; the others are as in Front."""
+        super().__init__(jobs=jobs, limits=limits, metrics=metrics, probe=probe, shared=shared, new_id=new_id)
         self._gateway = gateway
         self._tenants = tenants
-        self._jobs = jobs
-        self._limits = limits
         self._management = management
-        self._metrics = metrics
-        self._probe = probe
-        self._new_id = new_id
         self._now = now
         self._chat = ChatDoor(gateway, limits)
         self._embeddings = EmbeddingsDoor(gateway, limits)
@@ -92,39 +84,17 @@ class App:
             self._doors[f"{prefix}/usage"] = "GET", self._usage
             self._doors[f"{prefix}/statement"] = "GET", self._statement
 
-    def stop(self) -> None:
-        """The server is about to end: take no new jobs, and let go who waits for the end of one."""
-        self._jobs.stop()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI. Lifespan is the runner's business; only HTTP is spoken here."""
-        if scope["type"] != "http":
-            raise RuntimeError(f"Headgate speaks HTTP only, not {scope['type']}")
-        sender = Sender(scope, send, self._new_id)
-        try:
-            await self._route(scope, receive, sender)
-        except GatewayError as error:
-            await self._refuse(error, sender)
-        except Exception:
-            log.exception("request %s broke", sender.id())
-            await self._refuse(Internal(f"Internal error; its details are in the log under {sender.id()}."), sender)
-
-    async def _refuse(self, error: GatewayError, send: Sender) -> None:
-        """An error after the status line can only end the connection; the door has told of it inside the stream."""
-        if not send.started:
-            await send.error(error, self._limits)
-
     async def _route(self, scope: Scope, receive: Receive, send: Sender) -> None:
         path: str = scope["path"]
         found = self._doors.get(path)
         if found is not None:
             method, door = found
-            _only(method, scope)
+            only(method, scope)
             caller = await self._tenants.authenticate(credential(scope["headers"]))
             return await door(caller, scope, receive, send)
         for prefix in ("/v1/models/", "/models/"):
             if path.startswith(prefix):
-                _only("GET", scope)
+                only("GET", scope)
                 caller = await self._tenants.authenticate(credential(scope["headers"]))
                 return await self._embeddings.model(caller, path.removeprefix(prefix), send)
         await self._operate(scope, receive, send)
@@ -146,9 +116,6 @@ class App:
     async def _operate(self, scope: Scope, receive: Receive, send: Sender) -> None:
         """What operators and their tools ask."""
         path: str = scope["path"]
-        if path in ("/healthz", "/readyz", "/metrics"):
-            _only("GET", scope)
-            return await self._tell(path, send)
         if path in ("/docs", "/openapi.json"):
             return await self._manage(scope, receive, send)
         if path == "/admin" or path.startswith("/admin/"):
@@ -156,17 +123,7 @@ class App:
             if caller.role != "admin":
                 raise Forbidden("Only the admin key may use /admin.")
             return await self._manage({**scope, CALLER: caller}, receive, send)
-        raise no_such_path(path)
-
-    async def _tell(self, path: str, send: Sender) -> None:
-        if path == "/healthz":
-            return await send.json({"status": "alive"})
-        if path == "/metrics":
-            text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-            return await send.whole(200, [text], self._metrics())
-        faults = {name: fault for name, fault in (await self._probe()).items() if fault}
-        status = {"status": "unready", "faults": faults} if faults else {"status": "ready"}
-        await send.json(status, status=503 if faults else 200)
+        await super()._route(scope, receive, send)
 
     async def _manage(self, scope: Scope, receive: Receive, send: Sender) -> None:
         """Let FastAPI answer, after the body has passed the same checks as every other."""
@@ -185,12 +142,3 @@ class App:
 
         headers = [pair for pair in scope["headers"] if pair[0] != JSON_TYPE[0]]
         await self._management({**scope, "headers": [*headers, JSON_TYPE]}, replay, named)
-
-
-def _only(method: str, scope: Scope) -> None:
-    """Raises MethodNotAllowed. Who may GET may ask for the headers alone."""
-    given = scope["method"]
-    if given != method and not (given == "HEAD" and method == "GET"):
-        raise MethodNotAllowed(
-            f"{scope['path']} takes {method} only.", allow="GET, HEAD" if method == "GET" else method
-        )

@@ -28,6 +28,7 @@ from headgate.model.ids import Ids
 from headgate.server.admin import management
 from headgate.server.app import App
 from headgate.server.edge import HttpLimits
+from headgate.server.front import Front
 from headgate.server.protocol import PATIENCE, BoundedHttp
 
 BACKLOG = 2_048
@@ -38,46 +39,62 @@ GC_THRESHOLDS = (20_000, 20, 50)
 
 Announce = Callable[[str, str | None], None]
 Prepared = Callable[[], AbstractAsyncContextManager[Config]]
+Build = Callable[[Config, Engine], Front]
 
 
-def run(prepared: Prepared, *, data: Path, host: str, port: int, announce: Announce) -> int:
+def run(prepared: Prepared, build: Build, *, data: Path, host: str, port: int, announce: Announce) -> int:
     """Serve until a signal comes; the exit code.
 
-    `prepared` opens the configuration inside the server's loop; `announce(url, admin_key)` is called once the port is open.
-    Raises OSError when the port is taken, and what `open_engine` raises.
+    `prepared` opens the configuration inside the server's loop; `build` makes the application of the engine;
+    `announce(url, admin_key)` is called once the port is open. Raises OSError when the port is taken, and what `open_engine` raises.
     """
-    listener = _listen(host, port)
     # Read when numpy is loaded, which nobody has done yet. A lookup is a product of a matrix and a vector, done in microseconds;
     # woken threads take milliseconds to agree on who does what.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(prepared, data, listener, announce))
+    with _listen(host, port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(prepared, build, data, listener, announce))
     return 0
 
 
 def build_app(config: Config, engine: Engine) -> App:
-    """The ASGI application of a running engine."""
+    """The application of a gateway."""
+    return App(
+        gateway=engine.gateway,
+        tenants=engine.tenants,
+        jobs=engine.jobs,
+        limits=_limits(config),
+        management=management(engine),
+        metrics=engine.metrics.render,
+        probe=engine.faults,
+        shared=engine.stores.shared,
+        new_id=Ids(),
+    )
+
+
+def build_front(config: Config, engine: Engine) -> Front:
+    """The application of a worker: nobody calls it but probes."""
+    return Front(
+        jobs=engine.jobs,
+        limits=_limits(config),
+        metrics=engine.metrics.render,
+        probe=engine.faults,
+        shared=engine.stores.shared,
+        new_id=Ids(),
+    )
+
+
+def _limits(config: Config) -> HttpLimits:
     asked = config.server
-    limits = HttpLimits(
+    return HttpLimits(
         body=asked.limits.body,
         messages=asked.limits.messages,
         tools=asked.limits.tools,
         depth=asked.limits.depth,
         budget_status=asked.budget_status,
     )
-    return App(
-        gateway=engine.gateway,
-        tenants=engine.tenants,
-        jobs=engine.jobs,
-        limits=limits,
-        management=management(engine),
-        metrics=engine.metrics.render,
-        probe=engine.faults,
-        new_id=Ids(),
-    )
 
 
-def http_server(app: App, *, slow_reader: float = PATIENCE) -> uvicorn.Server:
+def http_server(app: Front, *, slow_reader: float = PATIENCE) -> uvicorn.Server:
     """The uvicorn server as Headgate runs it; `await server.serve(sockets=[...])` until `server.should_exit` is set.
 
     `slow_reader`: seconds that a client may leave unread what waits for it.
@@ -102,9 +119,9 @@ def http_server(app: App, *, slow_reader: float = PATIENCE) -> uvicorn.Server:
     )
 
 
-async def _serve(prepared: Prepared, data: Path, listener: socket.socket, announce: Announce) -> None:
+async def _serve(prepared: Prepared, build: Build, data: Path, listener: socket.socket, announce: Announce) -> None:
     async with prepared() as config, open_engine(config, data) as engine:
-        server = http_server(build_app(config, engine), slow_reader=config.server.slow_reader)
+        server = http_server(build(config, engine), slow_reader=config.server.slow_reader)
         # What has been built so far lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -118,7 +135,7 @@ async def _serve(prepared: Prepared, data: Path, listener: socket.socket, announ
 class _Server(uvicorn.Server):
     """Leaves the signals alone: uvicorn would raise them again at its own end, before the ledger is closed."""
 
-    def __init__(self, app: App, config: uvicorn.Config) -> None:
+    def __init__(self, app: Front, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
 

@@ -37,7 +37,9 @@ GAUGES = {
     "headgate_flight_followers": "Callers that read another caller's flight now.",
     "headgate_jobs": "Submitted requests that have not ended: `queued` or `in_flight`.",
     "headgate_ledger_lag_seconds": "Age of the oldest ledger write that is not yet durable.",
+    "headgate_redis_memory_bytes": "Memory that Redis uses, by server.",
     "headgate_reservations_open": "Reservations neither settled nor released.",
+    "headgate_store_up": "1 while a store that processes share works, 0 while this process goes on without it.",
     "headgate_upstream_errors_ratio": "Of a deployment's attempts of late, the share that failed.",
     "headgate_upstream_inflight": "Attempts that are at a deployment now.",
     "headgate_upstream_kv_cache_ratio": "How full a deployment's memory for prompts is, as its server says.",
@@ -49,6 +51,7 @@ TOTALS = {
     "headgate_cache_evictions_total": "Cached answers that made room for others.",
     "headgate_cache_failures_total": "Times that a part of the cache did not work and a call went on without it.",
     "headgate_cache_invalidated_total": "Cached answers that were taken out by an invalidation, or by feedback.",
+    "headgate_redis_round_trips_total": "Times that Redis was sent what had been asked for meanwhile.",
     "headgate_routing_outcomes_lost_total": "Outcomes of routing that could not be kept.",
 }
 """The same for counters that others keep."""

@@ -60,6 +60,13 @@ class MemoryDirectory:
             raise Conflict("This key exists already.")
         self._keys[record.id] = record
 
+    async def put_first_admin(self, record: KeyRecord) -> bool:
+        """Add an admin key unless there is one that was not revoked."""
+        if any(other.role == "admin" and other.revoked is None for other in self._keys.values()):
+            return False
+        await self.put_key(record)
+        return True
+
     async def organisations(self) -> list[Organisation]:
         """All organisations, oldest first."""
         return list(self._organisations.values())

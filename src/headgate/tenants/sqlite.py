@@ -102,6 +102,17 @@ class SqliteDirectory:
                 raise NotFound(f"There is no tenant {record.tenant!r}.") from None
             raise Conflict("This key exists already.") from None
 
+    async def put_first_admin(self, record: KeyRecord) -> bool:
+        """Add an admin key unless there is one that was not revoked; the look and the change are one statement."""
+        sql = (
+            "INSERT INTO keys SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?"
+            " WHERE NOT EXISTS (SELECT 1 FROM keys WHERE role = 'admin' AND revoked IS NULL) RETURNING id"
+        )
+        try:
+            return bool(await self._query(sql, msgspec.structs.astuple(record)))
+        except sqlite3.IntegrityError:
+            raise NotFound(f"There is no tenant {record.tenant!r}.") from None
+
     async def organisations(self) -> list[Organisation]:
         """All organisations, oldest first."""
         return await self._call(_organisations)

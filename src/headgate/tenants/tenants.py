@@ -4,12 +4,11 @@ Keys are random and are stored as keyed BLAKE2b (RFC 7693) under a secret, the p
 is stolen with it; a slow hash would buy nothing against 256 random bits and cost every request its time.
 
 Invariant: no key is ever stored or logged, and one that was revoked, has expired or was deleted opens nothing later than two
-seconds after, whichever process did it.
+seconds after, whichever process did it, nor, while the directory cannot be asked, an hour after (known.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import hashlib
 import hmac
@@ -23,17 +22,13 @@ import msgspec
 
 from headgate.model.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from headgate.model.tenancy import DEFAULT_TENANT, KeyRecord, KeyRole, Policy, Principal, Tenant
+from headgate.tenants.known import FRESH_SECONDS, Known, KnownKeys
 from headgate.tenants.names import checked_name
 from headgate.tenants.organisations import Organisation, Organisations
 from headgate.tenants.overrides import merged, with_defaults
 
-FRESH_SECONDS = 2.0
-"""How long an answer about a key is believed before the directory is asked again."""
-
 ENVIRONMENTS_KEY = "key_admin"
 """The id of the key in HEADGATE_ADMIN_KEY, which no directory holds."""
-UNKNOWN_KEYS = 10_000
-"""Wrong keys that are remembered, so that a client repeating one does not reach the directory each time."""
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +78,13 @@ class Directory(Protocol):
         """Add a key, or replace the one of the same id. Raises NotFound when its tenant does not exist."""
         ...
 
+    async def put_first_admin(self, record: KeyRecord) -> bool:
+        """Add an admin key unless there is one that was not revoked; whether it was added. Of many who do so at once, one does.
+
+        Raises NotFound when its tenant does not exist.
+        """
+        ...
+
     async def organisations(self) -> list[Organisation]:
         """All organisations, oldest first."""
         ...
@@ -109,12 +111,6 @@ class IssuedKey(msgspec.Struct, frozen=True):
 
     record: KeyRecord
     key: str
-
-
-class _Known(msgspec.Struct, frozen=True):
-    principal: Principal
-    expires: float | None
-    until: float
 
 
 class Tenants:
@@ -144,40 +140,34 @@ class Tenants:
         self._now = now
         self._monotonic = monotonic
         self._random = random
-        self._known: dict[str, _Known] = {}
-        self._unknown: dict[str, float] = {}
-        self._asking: dict[str, asyncio.Task[_Known | None]] = {}
+        self._known = KnownKeys(self._found, monotonic)
         self._zones: dict[str, str] = {}
         self._zones_until = -math.inf
         self.organisations = Organisations(directory, changed=self._forget, now=now)
 
     async def authenticate(self, key: str) -> Principal:
-        """Who this key belongs to. Raises Unauthenticated."""
+        """Who this key belongs to. Raises Unauthenticated, and Overloaded when that is not known and the directory cannot be asked."""
         if not key:
             raise Unauthenticated("No API key. Send it as `Authorization: Bearer hg-...` or `x-api-key`.")
         pepper = self._pepper or await self._load_pepper()
-        digest = _digest(pepper, key)
-        at = self._monotonic()
-        known = self._known.get(digest)
-        if known is None or known.until <= at:
-            if self._unknown.get(digest, 0.0) > at:
-                raise _wrong()
-            known = await self._ask(digest)
+        known = await self._known.of(_digest(pepper, key))
+        if known is None:
+            raise Unauthenticated("The API key is not valid.")
         if known.expires is not None and known.expires <= self._now():
             raise Unauthenticated("The API key has expired.")
         return known.principal
 
     async def ensure_admin(self) -> str | None:
-        """Make sure that the default tenant and an admin key exist; the key when it was made just now, else None."""
+        """Make sure that the default tenant and an admin key exist; the key when it was made just now, else None. Of processes that start
+        together, one makes it."""
         await self._load_pepper()
         accounts = await self._directory.accounts()
         if all(account.id != DEFAULT_TENANT for account in accounts):
             await self._directory.put_account(Account(id=DEFAULT_TENANT, name=DEFAULT_TENANT, created=self._now()))
         if self._admin_key is not None:
             return None
-        if any(record.role == "admin" and record.revoked is None for record in await self._directory.keys()):
-            return None
-        return (await self.create_key(DEFAULT_TENANT, name="admin", role="admin")).key
+        issued = await self._issued(tenant=DEFAULT_TENANT, name="admin", role="admin")
+        return issued.key if await self._directory.put_first_admin(issued.record) else None
 
     async def create(
         self,
@@ -267,19 +257,10 @@ class Tenants:
             raise InvalidRequest("`role` must be admin, tenant_admin or caller.", param="role")
         if role == "admin" and tenant != DEFAULT_TENANT:
             raise InvalidRequest("An admin key belongs to the tenant `default`.", param="role")
-        key = self._new_key()
-        record = KeyRecord(
-            id=f"key_{self._random(9)}",
-            tenant=tenant,
-            digest=_digest(self._pepper or await self._load_pepper(), key),
-            role=role,
-            name=None if name is None else checked_name(name),
-            user=user,
-            expires=expires,
-            created=self._now(),
-        )
-        await self._directory.put_key(record)
-        return IssuedKey(record, key)
+        called = None if name is None else checked_name(name)
+        issued = await self._issued(tenant=tenant, name=called, role=role, user=user, expires=expires)
+        await self._directory.put_key(issued.record)
+        return issued
 
     async def list_keys(self, tenant: str | None = None) -> list[KeyRecord]:
         """The keys of a tenant, or all, oldest first."""
@@ -310,36 +291,16 @@ class Tenants:
         """Let go of the directory."""
         await self._directory.close()
 
-    async def _ask(self, digest: str) -> _Known:
-        """Ask the directory, once however many callers wait; a caller that is cancelled does not stop the others."""
-        task = self._asking.get(digest)
-        if task is None:
-            task = self._asking[digest] = asyncio.create_task(self._look_up(digest))
-            task.add_done_callback(lambda _: self._asking.pop(digest, None))
-        known = await asyncio.shield(task)
-        if known is None:
-            raise _wrong()
-        return known
-
-    async def _look_up(self, digest: str) -> _Known | None:
-        at = self._monotonic()
-        known = await self._found(digest, at + FRESH_SECONDS)
-        book: dict[str, Any] = self._known if known is not None else self._unknown
-        if len(book) >= UNKNOWN_KEYS:
-            book.pop(next(iter(book)))
-        book[digest] = known if known is not None else at + FRESH_SECONDS
-        return known
-
-    async def _found(self, digest: str, until: float) -> _Known | None:
+    async def _found(self, digest: str) -> Known | None:
         if self._admin_key is not None and hmac.compare_digest(digest, _digest(self._pepper or b"", self._admin_key)):
             account = await self._account(DEFAULT_TENANT)
-            return _Known(await self._principal(account, key=ENVIRONMENTS_KEY, role="admin"), None, until)
+            return Known(await self._principal(account, key=ENVIRONMENTS_KEY, role="admin"), None)
         found = await self._directory.find(digest)
         if found is None or not hmac.compare_digest(found[0].digest, digest) or found[0].revoked is not None:
             return None
         record, account = found
         principal = await self._principal(account, key=record.id, role=record.role, user=record.user)
-        return _Known(principal, record.expires, until)
+        return Known(principal, record.expires)
 
     async def _principal(self, account: Account, *, key: str, role: KeyRole, user: str | None = None) -> Principal:
         policy = with_defaults(account.overrides, self._defaults)
@@ -348,8 +309,7 @@ class Tenants:
 
     def _forget(self) -> None:
         self._zones_until = -math.inf
-        self._known.clear()
-        self._unknown.clear()
+        self._known.forget()
 
     def _tenant(self, account: Account) -> Tenant:
         policy = with_defaults(account.overrides, self._defaults)
@@ -375,21 +335,20 @@ class Tenants:
         if organisation is not None:
             await self.organisations.called(organisation, param="organisation")
 
+    async def _issued(self, **fields: Any) -> IssuedKey:
+        """A key that is in no directory yet; `fields` are those of its record that are chosen."""
+        key = f"hg-{self._random(32)}"
+        digest = _digest(self._pepper or await self._load_pepper(), key)
+        return IssuedKey(KeyRecord(id=f"key_{self._random(9)}", digest=digest, created=self._now(), **fields), key)
+
     async def _load_pepper(self) -> bytes:
         if self._pepper is None:
             self._pepper = (await self._directory.secret("pepper", lambda: self._random(32))).encode()
         return self._pepper
 
-    def _new_key(self) -> str:
-        return f"hg-{self._random(32)}"
-
 
 def _digest(pepper: bytes, key: str) -> str:
     return hashlib.blake2b(key.encode("utf-8", "replace"), key=pepper[:64], digest_size=32).hexdigest()
-
-
-def _wrong() -> Unauthenticated:
-    return Unauthenticated("The API key is not valid.")
 
 
 def _no_tenant(id: str) -> NotFound:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from headgate.billing.billing import Place, event_id
+from headgate.billing.billing import Delivery, Event, Place, event_id
 from headgate.billing.memory import MemoryOutbox
-from headgate.billing.pump import ALARM, LOOK, POLL, Pump
+from headgate.billing.pump import ALARM, LEASE, LOOK, POLL, Pump
+from headgate.model.errors import Overloaded
 from tests.unit.billing.scripted_sink import Journal, Killed, ScriptedSink, nobody
+from tests.virtual_time import clock, in_virtual_time
 
 HOUR = 3_600.0
 
@@ -334,3 +339,133 @@ async def test_when_it_has_read_is_kept_with_its_place() -> None:
     one.clock.now += HOUR
     await one.until_idle()
     assert await one.outbox.place("s") == replace(one.journal.place(1), at=1_000_000.0)
+
+
+class Replica:
+    """One process' way to an outbox that several share, as PostgresOutbox is one; nothing passes while it is cut off."""
+
+    def __init__(self, outbox: MemoryOutbox, lease: dict[str, tuple[str, float]], name: str) -> None:
+        self._outbox = outbox
+        self._lease = lease
+        self._name = name
+        self.cut_off = False
+
+    async def claim(self, sink: str, seconds: float) -> bool:
+        self._reach()
+        holder, until = self._lease.get(sink, ("", 0.0))
+        ours = holder == self._name or until <= clock()
+        if ours:
+            self._lease[sink] = self._name, clock() + seconds
+        return ours
+
+    async def release(self, sink: str) -> None:
+        self._reach()
+        if self._lease[sink][0] == self._name:
+            self._lease[sink] = "", 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        async def method(*given: Any) -> Any:
+            self._reach()
+            if name in ("add", "rendered", "trying", "resolve", "park") and self._lease["s"][0] != self._name:
+                raise Overloaded("Another process sends.")
+            return await getattr(self._outbox, name)(*given)
+
+        return method
+
+    def _reach(self) -> None:
+        if self.cut_off:
+            raise Overloaded("It does not answer.")
+
+
+class SlowSink(ScriptedSink):
+    """Takes so many seconds for a delivery, and notes how many were under way at the same time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.now = self.most = 0
+
+    async def deliver(self, events: Sequence[Event], mark: int) -> Delivery:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(self.seconds)
+            return await super().deliver(events, mark)
+        finally:
+            self.now -= 1
+
+
+class Replicas:
+    """Two processes with a pump each, of one sink and one journal; both run."""
+
+    def __init__(self, sink: ScriptedSink) -> None:
+        self.journal = Journal()
+        self.outbox = MemoryOutbox()
+        lease: dict[str, tuple[str, float]] = {}
+        self.ways = [Replica(self.outbox, lease, name) for name in "ab"]
+        self.pumps = [Pump("s", sink, way, self.journal.feed, nobody, now=clock) for way in self.ways]
+
+    async def __aenter__(self) -> Replicas:
+        self.tasks = [asyncio.create_task(pump.run()) for pump in self.pumps]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@in_virtual_time
+async def test_of_two_processes_one_sends_and_tells_where_the_sink_stands() -> None:
+    sink = SlowSink(2.0)
+    async with Replicas(sink) as both:
+        for _ in range(5):
+            both.journal.add("a", 5)
+        await asyncio.sleep(100)
+        assert (sink.taken, len(sink.sent), sink.most) == (both.journal.billed("s"), 5, 1)
+        assert [pump.standing.delivered for pump in both.pumps] == [5, 0]
+
+
+@in_virtual_time
+async def test_when_the_one_that_sends_is_stopped_the_other_goes_on_soon() -> None:
+    sink = ScriptedSink()
+    async with Replicas(sink) as both:
+        both.journal.add("a", 5)
+        await asyncio.sleep(1)
+        both.tasks[0].cancel()
+        both.journal.add("a", 6)
+        await asyncio.sleep(LOOK + POLL)
+        assert sink.taken == both.journal.billed("s")
+        assert len(sink.sent) == 2
+
+
+@in_virtual_time
+async def test_one_that_is_cut_off_in_mid_delivery_stops_before_the_other_begins_and_moves_nothing_later() -> None:
+    sink = SlowSink(50.0)
+    async with Replicas(sink) as both:
+        for billed in (5, 6):
+            both.journal.add("a", billed)
+        await asyncio.sleep(1)
+        both.ways[0].cut_off = True
+        await asyncio.sleep(LEASE + LOOK)
+        assert (sink.now, sink.most) == (1, 1), "the other sends"
+        both.ways[0].cut_off = False
+        await asyncio.sleep(200)
+        assert (sink.taken, sink.most) == (both.journal.billed("s"), 1)
+        assert [body for _, _, body in sink.sent] == [b"5", b"6"]
+
+
+@in_virtual_time
+async def test_an_outbox_that_cannot_be_claimed_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    sink = ScriptedSink()
+    async with Replicas(sink) as both:
+        for way in both.ways:
+            way.cut_off = True
+        both.journal.add("a", 5)
+        await asyncio.sleep(LOOK + 1)
+        assert sink.sent == []
+        for way in both.ways:
+            way.cut_off = False
+        await asyncio.sleep(LOOK)
+        assert len(sink.sent) == 1
+    assert "billing sink s cannot be claimed; it is tried again" in caplog.text

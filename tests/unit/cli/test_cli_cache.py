@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from headgate.assembly import open_stock
 from headgate.cache.cache import Entry
 from headgate.config import Config
+from headgate.fittings_stores import open_stock
 from headgate.model.chat import Completion
 from headgate.model.money import Usage
 from headgate.model.tenancy import Key, Namespace

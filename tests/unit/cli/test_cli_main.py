@@ -93,7 +93,7 @@ def test_the_reference_pages_are_up_to_date() -> None:
 
 
 def test_every_command_that_prints_data_takes_json() -> None:
-    silent = {"serve", "simulate", "config schema", "route export"}
+    silent = {"serve", "worker", "simulate", "config schema", "route export"}
     for path, command in commands(main, ""):
         if not isinstance(command, click.Group) and path not in silent:
             assert any("--json" in parameter.opts for parameter in command.params), path

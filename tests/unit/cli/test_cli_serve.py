@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from headgate.cli.serve import greeting, with_answers
 from headgate.config import Config
 from tests.unit.cli.conftest import Headgate
@@ -55,3 +57,33 @@ def test_a_taken_port_is_one_line_with_a_way_out(headgate: Headgate) -> None:
         number = taken.getsockname()[1]
         told = headgate("serve", "--port", str(number), code=1).stderr
     assert told == f"error: port {number} of 127.0.0.1 is in use; choose another with --port\n"
+
+
+@pytest.mark.parametrize(
+    ("shared", "told"),
+    [
+        (
+            {"storage": {"url": "postgresql://hg:deep-secret@db/headgate?sslpassword=deep-secret"}},
+            (
+                "Tenants, keys, jobs, budgets and the journal: postgresql://hg:**********@db/headgate; rates, answers and flights: each"
+                " process by itself"
+            ),
+        ),
+        (
+            {"redis": {"url": "redis://:deep-secret@redis:6379/0"}},
+            (
+                "Tenants, keys, jobs, budgets and the journal: the data directory; rates, answers and flights:"
+                " redis://:**********@redis:6379/0"
+            ),
+        ),
+        (
+            {"storage": {"url": "postgresql://db/headgate"}, "redis": {"url": "rediss://redis:6379"}},
+            (
+                "Tenants, keys, jobs and the journal: postgresql://db/headgate; budgets, rates, answers and flights:"
+                " rediss://redis:6379"
+            ),
+        ),
+    ],
+)
+def test_what_lies_where_is_said_without_passwords(shared: dict[str, dict[str, str]], told: str) -> None:
+    assert greeting(Config.model_validate(shared), URL, None)[3:] == [told]

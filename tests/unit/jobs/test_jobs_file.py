@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from headgate.jobs.jobs import Asked, Outcome
-from headgate.jobs.sqlite import SqliteJobs
+from headgate.jobs.sqlite import SCHEMA, SqliteJobs
 from headgate.model.errors import Overloaded
 from headgate.model.tenancy import Wishes
-from tests.conformance.test_job_store import DONE, job
+from headgate.storage.sqlite import connect, migrate
+from tests.conformance.test_job_store import ASKED, DONE, begun, job
 
 SECRET = b"my deepest secret" * 400
 
@@ -29,9 +30,9 @@ async def test_it_is_for_its_owner_alone(tmp_path: Path) -> None:
 async def test_what_was_asked_for_is_gone_when_the_job_has_ended(tmp_path: Path) -> None:
     store = SqliteJobs(tmp_path / "jobs.db")
     await store.add(job(), SECRET)
-    await store.begin("acme", "a", 2.0)
+    first = await begun(store)
     assert SECRET[:17] in written(tmp_path)
-    await store.end("acme", "a", DONE, 3.0, None)
+    await store.end(first, DONE, 3.0, None)
     await store.close()
     assert SECRET[:17] not in written(tmp_path)
     assert b"llo." in written(tmp_path)
@@ -40,8 +41,7 @@ async def test_what_was_asked_for_is_gone_when_the_job_has_ended(tmp_path: Path)
 async def test_what_came_of_it_is_gone_after_the_sweep(tmp_path: Path) -> None:
     store = SqliteJobs(tmp_path / "jobs.db")
     await store.add(job(), SECRET)
-    await store.begin("acme", "a", 2.0)
-    await store.end("acme", "a", DONE, 3.0, None)
+    await store.end(await begun(store), DONE, 3.0, None)
     await store.sweep(4.0)
     await store.close()
     assert b"llo." not in written(tmp_path)
@@ -50,10 +50,24 @@ async def test_what_came_of_it_is_gone_after_the_sweep(tmp_path: Path) -> None:
 async def test_the_next_process_finds_what_the_last_one_left(tmp_path: Path) -> None:
     store = SqliteJobs(tmp_path / "jobs.db")
     await store.add(job(), SECRET)
-    await store.begin("acme", "a", 2.0)
+    await begun(store)
     await store.close()
     store = SqliteJobs(tmp_path / "jobs.db")
     assert [waiting.id for waiting in await store.reopen()] == ["a"]
+    await store.close()
+
+
+async def test_a_file_from_before_beginnings_had_numbers_is_brought_up_to_date(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "jobs.db")
+    migrate(connection, SCHEMA[:1])
+    connection.execute(
+        "INSERT INTO jobs VALUES ('acme', 'a', ?, ?, 1.0, 'in_flight', 2.0, NULL, 1, ?, NULL, 0, ?)",
+        (b"d", len(ASKED), b"", ASKED),
+    )
+    connection.close()
+    store = SqliteJobs(tmp_path / "jobs.db")
+    assert [waiting.id for waiting in await store.reopen()] == ["a"]
+    assert await begun(store, at=5.0) == job(state="in_flight", begun=5.0, starts=2, turn=1)
     await store.close()
 
 

@@ -112,9 +112,57 @@ def test_a_place_that_was_kept_and_not_used_is_free_again() -> None:
 
 def test_what_was_accepted_before_a_restart_comes_back_whatever_the_bounds() -> None:
     among = lanes(open=1, open_of_a_tenant=1, bytes=10)
-    for number in range(3):
-        among.restore(Waiting("a", f"a{number}", 10, 0.0))
+    among.learn((), [Waiting("a", f"a{number}", 10, 0.0) for number in range(3)])
     assert taken(among) == ["a0", "a1", "a2"]
+
+
+def queue(*names: str) -> list[Waiting]:
+    return [Waiting(name[0], name, 10, 0.0) for name in names]
+
+
+def test_what_others_have_submitted_waits_here_as_well_and_counts() -> None:
+    among = lanes(open=3)
+    waits(among, "a1")
+    among.learn(among.waiting(), queue("b1", "a1", "a2"))
+    with pytest.raises(Overloaded):
+        among.let_in("c", 10)
+    assert taken(among) == ["a1", "b1", "a2"]
+
+
+def test_what_others_have_begun_waits_here_no_more_and_what_is_at_work_here_stays() -> None:
+    among = lanes()
+    waits(among, "a1", "a2", "b1")
+    assert taken(among, 1) == ["a1"]
+    among.learn(among.waiting(), queue("a2"))
+    assert among.counts() == {("a", "queued"): 1.0, ("a", "in_flight"): 1.0}
+    among.learn(among.waiting(), queue("a1", "a2"))
+    assert taken(among) == ["a2"]
+
+
+def test_what_came_in_while_somebody_looked_is_not_taken_for_begun_and_waits_once() -> None:
+    among = lanes(open_of_a_tenant=3)
+    waits(among, "a1")
+    before = among.waiting()
+    waits(among, "a2")
+    among.let_in("a", 10)
+    among.learn(before, queue("a1", "a3"))
+    among.put(queue("a3")[0])
+    assert among.counts()["a", "queued"] == 3.0
+    assert taken(among) == ["a1", "a2", "a3"]
+    for waiting in queue("a1", "a2", "a3"):
+        among.done(waiting)
+    assert among.counts() == {}
+
+
+def test_a_lane_that_rests_does_so_whatever_is_learnt() -> None:
+    among = lanes()
+    waits(among, "a1", "a2")
+    first = among.take(0.0)
+    assert first is not None
+    among.put_back(first, 5.0)
+    among.learn(among.waiting(), queue("a1", "a2", "a3"))
+    assert taken(among, now=1.0) == []
+    assert taken(among, now=5.0) == ["a2", "a1", "a3"]
 
 
 def test_a_job_that_is_put_back_waits_behind_the_others_and_its_lane_rests() -> None:

@@ -16,7 +16,7 @@ from headgate.jobs.memory import MemoryJobs
 from headgate.jobs.notices import AT_ONCE, PORTION, TRIES, Heard, Notices, notice_id, secret_of, signature
 from headgate.jobs.sqlite import SqliteJobs
 from headgate.model.errors import Unavailable
-from tests.conformance.test_job_store import ASKED, FAILED, flown, job
+from tests.conformance.test_job_store import ASKED, FAILED, begun, flown, job
 from tests.virtual_time import in_virtual_time
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -81,8 +81,7 @@ async def test_an_end_is_told_once_signed_and_without_the_answer() -> None:
 async def test_a_failure_is_told_with_its_code() -> None:
     store, receiver = MemoryJobs(), Receiver()
     await store.add(job(), ASKED)
-    await store.begin("acme", "a", 2.0)
-    await store.end("acme", "a", FAILED, receiver.wall, receiver.wall)
+    await store.end(await begun(store), FAILED, receiver.wall, receiver.wall)
     await receiver.notices(store).turn()
     told = json.loads(receiver.got[0][1])
     assert (told["type"], told["data"]["status"], told["data"]["code"]) == (
@@ -101,7 +100,7 @@ async def test_what_failed_is_told_again_under_the_same_id_after_a_wait_that_gro
     while len(receiver.got) < 4:
         before = receiver.wall
         await notices.turn()
-        while len(receiver.got) < 4 and not await store.due(receiver.wall, 1):
+        while len(receiver.got) < 4 and not await store.due(receiver.wall, receiver.wall, 1):
             receiver.wall += 1.0
         waits.append(receiver.wall - before)
     assert waits[:3] == [5.0, 10.0, 20.0]
@@ -118,11 +117,11 @@ async def test_a_receiver_that_asks_for_a_longer_wait_gets_it_but_not_any() -> N
     notices = receiver.notices(store)
     receiver.answers = [Heard(429, 90.0), Heard(503, 1e9)]
     await notices.turn()
-    assert await store.due(receiver.wall + 89.0, 1) == []
+    assert await store.due(receiver.wall + 89.0, 0.0, 1) == []
     receiver.wall += 90.0
     await notices.turn()
     assert len(receiver.got) == 2
-    assert len(await store.due(receiver.wall + 3_600.0, 1)) == 1
+    assert len(await store.due(receiver.wall + 3_600.0, 0.0, 1)) == 1
 
 
 async def test_after_so_many_tries_nobody_is_told_any_more_and_the_log_says_so(

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from headgate.model.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
+from headgate.model.errors import Conflict, InvalidRequest, NotFound, Overloaded, Unauthenticated
 from headgate.model.tenancy import KeyRecord, Policy
+from headgate.tenants.known import FRESH_SECONDS, MOST_KEYS, STALE_SECONDS
 from headgate.tenants.memory import MemoryDirectory
 from headgate.tenants.sqlite import SqliteDirectory
-from headgate.tenants.tenants import FRESH_SECONDS, UNKNOWN_KEYS, Account, Tenants
+from headgate.tenants.tenants import Account, Tenants
 
 DEFAULTS = Policy(rpm=120, concurrency=50)
 
@@ -30,17 +31,20 @@ class Times:
 
 
 class CountingDirectory(MemoryDirectory):
-    """Counts how often it is asked for a key, and can be made to wait."""
+    """Counts how often it is asked for a key, and can be made to wait, or to fail."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.fault: Exception | None = None
 
     async def find(self, digest: str) -> tuple[KeyRecord, Account] | None:
         self.asked += 1
         await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
         return await super().find(digest)
 
 
@@ -143,9 +147,42 @@ async def test_wrong_keys_are_remembered_but_not_without_end(tenants: Tenants, d
     await refuse("hg-0")
     await refuse("hg-0")
     assert directory.asked == 1
-    for number in range(1, UNKNOWN_KEYS + 1):
+    for number in range(1, MOST_KEYS + 1):
         await refuse(f"hg-{number}")
-    assert len(tenants._unknown) == UNKNOWN_KEYS
+    await refuse(f"hg-{MOST_KEYS}")
+    assert directory.asked == MOST_KEYS + 1
+    await refuse("hg-0")
+    assert directory.asked == MOST_KEYS + 2
+
+
+async def test_a_key_that_was_used_lately_works_for_an_hour_while_the_directory_cannot_be_asked(
+    tenants: Tenants, directory: CountingDirectory, times: Times
+) -> None:
+    acme = await tenants.create("acme")
+    used, unused = [(await tenants.create_key(acme.id)).key for _ in range(2)]
+    await tenants.authenticate(used)
+    directory.fault = Overloaded("The directory does not answer.", retry_after=1.0)
+    times.pass_by(STALE_SECONDS)
+    assert (await tenants.authenticate(used)).tenant == acme.id
+    with pytest.raises(Overloaded):
+        await tenants.authenticate(unused)
+    times.pass_by(FRESH_SECONDS)
+    with pytest.raises(Overloaded):
+        await tenants.authenticate(used)
+
+
+async def test_a_key_that_was_revoked_while_the_directory_could_not_be_asked_is_refused_when_it_can(
+    tenants: Tenants, directory: CountingDirectory, times: Times
+) -> None:
+    issued = await tenants.create_key((await tenants.create("acme")).id)
+    await tenants.authenticate(issued.key)
+    await tenants_over(directory, times).revoke_key(issued.record.id)
+    directory.fault = Overloaded("The directory does not answer.", retry_after=1.0)
+    times.pass_by(FRESH_SECONDS)
+    await tenants.authenticate(issued.key)
+    directory.fault = None
+    with pytest.raises(Unauthenticated):
+        await tenants.authenticate(issued.key)
 
 
 async def test_a_revoked_key_opens_nothing_at_once(tenants: Tenants) -> None:

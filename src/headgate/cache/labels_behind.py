@@ -1,51 +1,65 @@
-"""The durable log of labels: a file of its own, written behind.
+"""The durable log of labels: rows that are written behind.
 
-What was learnt in the last moments before a crash may be missing. A file that is broken, or was written by a newer version, is set
-aside and begun anew: what it taught is learnt again from new labels. Nothing in it was written by a caller but ids and namespaces.
+What was learnt in the last moments before a crash may be missing; it is learnt again from new labels. Nothing in it was written by a
+caller but ids and namespaces.
 """
 
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 import msgspec
 
 from headgate.cache.labels import Label, Served
-from headgate.storage.behind import Behind, Row, Table
+from headgate.storage.behind import Behind, Row, Rows, Table
 
 LABELS = 20_000
 ANSWERS = 20_000
 """Newest rows that are kept of each."""
 
-_SCHEMA = (
-    """CREATE TABLE labels (
-        place INTEGER PRIMARY KEY, tenant TEXT NOT NULL, namespace TEXT NOT NULL, scope BLOB NOT NULL, entry TEXT NOT NULL,
-        confidence REAL NOT NULL, correct INTEGER NOT NULL, origin TEXT NOT NULL, served INTEGER NOT NULL,
-        uniform INTEGER NOT NULL, at REAL NOT NULL, own TEXT NOT NULL
-    )""",
-    """CREATE TABLE answers (
-        place INTEGER PRIMARY KEY, id TEXT NOT NULL, tenant TEXT NOT NULL, namespace TEXT NOT NULL, scope BLOB NOT NULL,
-        entry TEXT NOT NULL, confidence REAL NOT NULL
-    )""",
-)
 _LABELS = Table(
-    "labels", "tenant, namespace, scope, entry, confidence, correct, origin, served, uniform, at, own", LABELS
+    "labels",
+    {
+        "tenant": "text",
+        "namespace": "text",
+        "scope": "blob",
+        "entry": "text",
+        "confidence": "real",
+        "correct": "integer",
+        "origin": "text",
+        "served": "integer",
+        "uniform": "integer",
+        "at": "real",
+        "own": "text",
+    },
+    LABELS,
 )
-_ANSWERS = Table("answers", "id, tenant, namespace, scope, entry, confidence", ANSWERS)
+_ANSWERS = Table(
+    "answers",
+    {
+        "id": "text",
+        "tenant": "text",
+        "namespace": "text",
+        "scope": "blob",
+        "entry": "text",
+        "confidence": "real",
+    },
+    ANSWERS,
+)
+TABLES = (_LABELS, _ANSWERS)
 
 
-class SqliteLabels:
-    """A LabelLog in a file."""
+class LabelsBehind:
+    """A LabelLog in rows."""
 
     def __init__(self, behind: Behind) -> None:
         """Made by `open`."""
         self._behind = behind
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteLabels:
-        """Open the log's own file. Never raises for what is wrong with it: that is said in the log."""
-        return cls(await Behind.open(path, "what was learnt", _SCHEMA, (_LABELS, _ANSWERS)))
+    async def open(cls, rows: Rows) -> LabelsBehind:
+        """Read what is there. Never raises for what is wrong with it: that is said in the log."""
+        return cls(await Behind.open(rows, "what was learnt", TABLES))
 
     def label(self, label: Label) -> None:
         """Write one label soon."""
@@ -66,13 +80,21 @@ class SqliteLabels:
         self._behind.add("answers", row)
 
     def past(self) -> tuple[list[Label], list[Served]]:
-        """What the file held when it was opened, each oldest first. Ask once."""
-        labels, answers = self._behind.past("labels"), self._behind.past("answers")
-        return [label for row in labels for label in _label(row)], [one for row in answers for one in _served(row)]
+        """What was there when it was opened, each oldest first. Ask once."""
+        return _read(self._behind.past("labels"), self._behind.past("answers"))
+
+    async def others(self) -> tuple[list[Label], list[Served]]:
+        """See LabelLog."""
+        rows = await self._behind.others()
+        return _read(rows.get("labels", []), rows.get("answers", []))
 
     async def close(self) -> None:
-        """Write what waits and let go of the file."""
+        """Write what waits and let go of the rows."""
         await self._behind.close()
+
+
+def _read(labels: list[Row], answers: list[Row]) -> tuple[list[Label], list[Served]]:
+    return [label for row in labels for label in _label(row)], [one for row in answers for one in _served(row)]
 
 
 def _label(row: Row) -> list[Label]:
