@@ -30,6 +30,14 @@ async def redis(server: RedisServer) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
+async def patient(server: RedisServer) -> AsyncIterator[Redis]:
+    """One that gives up only what is gone: a machine may be busy."""
+    redis = Redis(server.url, timeout=10.0)
+    yield redis
+    await redis.close()
+
+
+@pytest.fixture
 def nodes() -> Iterator[RedisCluster]:
     """A cluster whose nodes serve what they have when another is away, as one for Headgate is to be configured."""
     with RedisCluster(3, cluster_require_full_coverage="no") as cluster:
@@ -101,33 +109,36 @@ async def test_a_server_that_hangs_when_it_is_connected_to_is_given_up_as_soon(s
     server.go_on()
 
 
-async def test_connections_that_are_cut_are_made_anew_and_nobody_is_refused(server, redis, caplog) -> None:
+async def test_connections_that_are_cut_are_made_anew_and_nobody_is_refused(server, patient, caplog) -> None:
     for _ in range(20):
-        await asyncio.gather(*(redis.do("GET", str(number)) for number in range(1_000)))
+        await asyncio.gather(*(patient.do("GET", str(number)) for number in range(1_000)))
         server.command("CLIENT", "KILL", "TYPE", "normal")
         assert not any(
             isinstance(one, Overloaded)
-            for one in await asyncio.gather(*(outcome(redis.do("GET", str(number))) for number in range(1_000)))
+            for one in await asyncio.gather(*(outcome(patient.do("GET", str(number))) for number in range(1_000)))
         )
     assert changes(caplog) == []
 
 
-async def test_connections_that_are_cut_in_mid_traffic_refuse_few_and_open_nothing(server, redis, caplog) -> None:
+async def test_connections_that_are_cut_in_mid_traffic_are_made_anew_and_nobody_is_refused(
+    server, patient, caplog
+) -> None:
+    outcomes: list[object] = []
     over = asyncio.Event()
 
-    async def ask() -> list[object]:
-        outcomes = []
+    async def ask() -> None:
         while not over.is_set():
-            outcomes.append(await outcome(redis.call(APPEND, ["a"], "x")))
-        return outcomes
+            outcomes.append(await outcome(patient.call(APPEND, ["a"], "x")))
 
     asking = [asyncio.ensure_future(ask()) for _ in range(20)]
     for _ in range(20):
         server.command("CLIENT", "KILL", "TYPE", "normal")
-        await asyncio.sleep(0.01)
+        # What is sent once more is not cut off a second time.
+        enough = len(outcomes) + 2 * len(asking)
+        while len(outcomes) < enough:
+            await asyncio.sleep(0)
     over.set()
-    outcomes = [one for task in asking for one in await task]
-    assert outcomes
+    await asyncio.gather(*asking)
     assert not any(isinstance(one, Overloaded) for one in outcomes)
     assert changes(caplog) == []
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -56,6 +56,7 @@ async def prepared(url: str) -> Postgres:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
+@example(steps=[("add", "a", 0), ("begin", "a", 0), ("told", "a", 0), ("put_back", "a", 0), ("add", "a", 0)])
 def test_any_steps_are_answered_alike(
     runner: asyncio.Runner, postgres: Postgres, steps: list[tuple[str, str, int]]
 ) -> None:

@@ -175,7 +175,7 @@ class JobStore(Protocol):
         ...
 
     async def told(self, tenant: str, id: str, again: float | None) -> None:
-        """Note that telling a job's end was tried, and when it is tried again; None: no more."""
+        """Note that telling the end of a job that has ended was tried, and when it is tried again; None: no more."""
         ...
 
     async def sweep(self, before: float) -> int:

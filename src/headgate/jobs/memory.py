@@ -89,7 +89,7 @@ class MemoryJobs:
     async def told(self, tenant: str, id: str, again: float | None) -> None:
         """Note that telling a job's end was tried."""
         job = self._jobs.get((tenant, id))
-        if job is not None:
+        if job is not None and job.ended is not None:
             self._jobs[tenant, id] = replace(job, telling=again, tries=job.tries + 1)
 
     async def sweep(self, before: float) -> int:

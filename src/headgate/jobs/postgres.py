@@ -144,7 +144,7 @@ class PostgresJobs:
     async def told(self, tenant: str, id: str, again: float | None) -> None:
         """Note that telling a job's end was tried."""
         await self._postgres.query(
-            f"UPDATE headgate_jobs SET telling = %(again)s, tries = tries + 1 WHERE {_ONE}",
+            f"UPDATE headgate_jobs SET telling = %(again)s, tries = tries + 1 WHERE {_ONE} AND ended IS NOT NULL",
             {"tenant": tenant, "id": id, "again": again},
         )
 

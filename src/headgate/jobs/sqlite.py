@@ -140,7 +140,8 @@ class SqliteJobs:
 
     async def told(self, tenant: str, id: str, again: float | None) -> None:
         """Note that telling a job's end was tried."""
-        await self._change(f"UPDATE jobs SET telling = ?, tries = tries + 1 WHERE {_ONE}", (again, tenant, id))
+        sql = f"UPDATE jobs SET telling = ?, tries = tries + 1 WHERE {_ONE} AND ended IS NOT NULL"
+        await self._change(sql, (again, tenant, id))
 
     async def sweep(self, before: float) -> int:
         """Forget what ended before this time."""
