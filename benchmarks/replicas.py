@@ -20,6 +20,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,6 @@ def _mix(
 
 def _together(targets: list[Target], bodies: Path, seconds: int, turn: int) -> list[Burst]:
     """A burst at each of the replicas at the same time, through another part of the mix each."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor() as pool:
         jobs = [
             pool.submit(wrk, target, bodies, connections=MANY // 2, seconds=seconds, first=(2 * turn + place) * 6_000)

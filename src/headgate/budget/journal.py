@@ -30,8 +30,8 @@ import msgspec
 
 from headgate.budget.allowance import tenant_of
 from headgate.budget.budget import Alert, Balance, Change, Entry, Match, Repricing, UsageQuery, UsageRow
-from headgate.budget.memory import check_groups
-from headgate.budget.sums import LOST, MICRO, RARE, SHARED, Place, Reading, fold, halves, spent_before, whole
+from headgate.budget.memory import check_groups, usage_row
+from headgate.budget.sums import LOST, MICRO, RARE, SHARED, Place, Reading, fold, halves, micros, spent_before, whole
 from headgate.budget.windows import TOKENS
 from headgate.model.errors import Conflict
 from headgate.model.money import LARGEST, Usage
@@ -295,18 +295,30 @@ def verify(connection: sqlite3.Connection, after: int = 0) -> Verified:
 
 
 def _verified(connection: sqlite3.Connection, after: int) -> Verified:
-    rows = damaged = missing = 0
-    first: int | None = None
-    expected = after + 1
+    walk = Walk(after + 1)
     for row in connection.execute(f"{ROWS} WHERE seq > ? ORDER BY seq", (after,)):
-        rows += 1
+        walk.see(row)
+    return Verified(walk.rows, walk.damaged, walk.missing, walk.first)
+
+
+class Walk:
+    """A reading of rows in the order of their numbers: is each as it was written, and is none left out? `first`: where that is not so."""
+
+    def __init__(self, expected: int) -> None:
+        """`expected` is the number of the first row."""
+        self.rows = self.damaged = self.missing = 0
+        self.first: int | None = None
+        self.expected = expected
+
+    def see(self, row: Sequence[Any]) -> None:
+        """The next row."""
+        self.rows += 1
         sound = is_sound(row)
-        if not sound or row[0] != expected:
-            damaged += not sound
-            missing += abs(row[0] - expected)
-            first = first or min(row[0], expected)
-        expected = row[0] + 1
-    return Verified(rows, damaged, missing, first)
+        if not sound or row[0] != self.expected:
+            self.damaged += not sound
+            self.missing += abs(row[0] - self.expected)
+            self.first = self.first or min(row[0], self.expected)
+        self.expected = row[0] + 1
 
 
 def is_sound(row: Sequence[Any]) -> bool:
@@ -329,7 +341,7 @@ def _usage_sql(query: UsageQuery) -> tuple[str, dict[str, Any]]:
     bounds = {"tenant": "tenant = :tenant", "since": "at >= :since", "until": "at < :until"}
     parameters = {name: value for name in bounds if (value := getattr(query, name)) is not None}
     for name in parameters.keys() & {"since", "until"}:
-        parameters[name] = max(-(2**63), min(2**63 - 1, int(parameters[name] * MICRO)))
+        parameters[name] = micros(parameters[name])
     conditions = ["kind IN ('charge', 'settle', 'lost', 'note')", *(bounds[name] for name in parameters)]
     order = ", ".join(str(index + 1) for index in range(len(groups)))
     money = ", ".join(map(halves, ("amount", "billed", "saved", SHARED)))
@@ -340,15 +352,5 @@ def _usage_sql(query: UsageQuery) -> tuple[str, dict[str, Any]]:
 
 def _usage_row(names: tuple[str, ...], row: tuple[Any, ...]) -> UsageRow:
     requests, prompt, completion, cached, *pairs = row[len(names) :]
-    cost, billed, saved, shared = (whole(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True))
-    return UsageRow(
-        group=dict(zip(names, row, strict=False)),
-        requests=requests,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        cost=cost,
-        billed=billed,
-        saved=saved,
-        shared=shared,
-    )
+    money = [whole(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)]
+    return usage_row(names, row, (requests, prompt, completion, cached, *money))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Any
 
 import msgspec
 
@@ -205,4 +206,20 @@ def _summed(names: tuple[str, ...], group: tuple[str, ...], rows: list[Row]) -> 
         billed=sum(entry.billed for entry in entries),
         saved=sum(entry.saved for entry in entries),
         shared=sum(entry.shared for entry in entries),
+    )
+
+
+def usage_row(names: tuple[str, ...], group: Sequence[Any], sums: Iterable[int]) -> UsageRow:
+    """A group, whose values begin with those of `names`, and its sums in the order that UsageRow lists them."""
+    requests, prompt, completion, cached, cost, billed, saved, shared = sums
+    return UsageRow(
+        group=dict(zip(names, group, strict=False)),
+        requests=requests,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        cost=cost,
+        billed=billed,
+        saved=saved,
+        shared=shared,
     )

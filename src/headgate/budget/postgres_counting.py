@@ -18,9 +18,10 @@ from headgate.budget.budget import Entry, Match, Scope
 from headgate.budget.journal import row_of, seed_rows
 from headgate.budget.places import Places
 from headgate.budget.postgres_acts import act, scopes_from, scopes_text
-from headgate.budget.postgres_reading import POST, SHARED, micros, spent_on
+from headgate.budget.postgres_reading import POST, SHARED, spent_on
 from headgate.budget.postgres_schema import LOCK, SPENDING
 from headgate.budget.postings import by_owner
+from headgate.budget.sums import micros
 from headgate.budget.till import Place, owner_of
 from headgate.budget.windows import window_bounds
 from headgate.storage.postgres import Connection, Postgres

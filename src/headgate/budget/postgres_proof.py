@@ -7,7 +7,7 @@ after it.
 from __future__ import annotations
 
 from headgate.budget.counters import is_live
-from headgate.budget.journal import is_sound
+from headgate.budget.journal import Walk
 from headgate.budget.postgres_acts import places_of, sums_of
 from headgate.budget.postgres_reading import ENTRY, ROWS, entry_of
 from headgate.budget.postgres_schema import SPENDING
@@ -55,24 +55,19 @@ async def prove(postgres: Postgres) -> Proof:
 async def _rows(connection: Connection) -> tuple[Proof, float]:
     """Is every row there as it was written, from the oldest to the newest; and when the oldest was, unix seconds. `first` is its number
     where nothing is wrong."""
-    rows = damaged = missing = 0
-    first = expected = oldest = 0
-    began = 0.0
+    walk: Walk | None = None
+    oldest, began = 0, 0.0
     async with connection.cursor(name="rows") as cursor:
         await cursor.execute(f"{ROWS} ORDER BY seq".encode())
         async for row in cursor:
-            if not rows:
-                oldest, expected, began = row[0], row[0], row[6] / MICRO
-            rows += 1
-            sound = is_sound(row)
-            if not sound or row[0] != expected:
-                damaged += not sound
-                missing += abs(row[0] - expected)
-                first = first or min(row[0], expected)
-            expected = row[0] + 1
+            if walk is None:
+                walk, oldest, began = Walk(row[0]), row[0], row[6] / MICRO
+            walk.see(row)
     ((last,),) = await (await connection.execute("SELECT seq FROM headgate_head")).fetchall()
-    missing += max(0, last + 1 - expected) if rows else last
-    return Proof(rows=rows, damaged=damaged, missing=missing, first=first or oldest), began
+    if walk is None:
+        return Proof(rows=0, damaged=0, missing=last, first=0), began
+    missing = walk.missing + max(0, last + 1 - walk.expected)
+    return Proof(rows=walk.rows, damaged=walk.damaged, missing=missing, first=walk.first or oldest), began
 
 
 async def _compared(connection: Connection, began: float | None) -> tuple[int, int]:

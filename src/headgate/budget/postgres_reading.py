@@ -11,16 +11,17 @@ from typing import Any
 
 import msgspec
 
+from headgate.budget.allowance import personal
 from headgate.budget.budget import Balance, Change, Entry, Repricing, UsageQuery, UsageRow
 from headgate.budget.journal import change_row, damaged_rows, is_sound, price_row
-from headgate.budget.memory import check_groups
+from headgate.budget.memory import check_groups, usage_row
 from headgate.budget.postgres_acts import act, scopes_from
 from headgate.budget.postgres_schema import COLUMNS, RARE, SPENDING
-from headgate.budget.sums import MICRO
+from headgate.budget.sums import MICRO, micros
 from headgate.budget.till import Place, owner_of
 from headgate.budget.windows import TOKENS
 from headgate.model.money import Usage
-from headgate.storage.postgres import Postgres, Row
+from headgate.storage.postgres import Postgres
 
 POST = "SELECT headgate_post(%s::jsonb, %s::jsonb)"
 
@@ -60,7 +61,11 @@ class PostgresReading:
         """Sum settled rows by group, ordered by group. Raises InvalidRequest for a group there is not."""
         check_groups(query)
         rows = await self._postgres.query(*_usage_sql(query))
-        return [_usage_row(query.group_by, row) for row in rows if row[len(query.group_by)] is not None]
+        return [
+            usage_row(query.group_by, row, map(int, row[len(query.group_by) :]))
+            for row in rows
+            if row[len(query.group_by)] is not None
+        ]
 
     async def balance(self, account: str, window: str) -> Balance:
         """What is spent on a scope by the rows written so far, and what dispatched calls hold."""
@@ -153,14 +158,9 @@ def spent_on(place: Place) -> str:
     """SQL for what a row that spends adds to a place. As `counted` of the book has it."""
     if place[1].startswith(TOKENS):
         return "CASE source WHEN 'live' THEN prompt_tokens::numeric + completion_tokens ELSE 0 END"
-    if place[0].startswith(("user:", "key:", "feature:")):
+    if personal(place[0]):
         return f"CASE source WHEN 'live' THEN amount - {SHARED} ELSE billed END"
     return f"CASE source WHEN 'live' THEN amount ELSE billed - {SHARED} END"
-
-
-def micros(moment: float) -> int:
-    """A unix time as the journal has it, as far as its column holds it."""
-    return max(-(2**63), min(2**63 - 1, int(moment * MICRO)))
 
 
 def _usage_sql(query: UsageQuery) -> tuple[str, dict[str, Any]]:
@@ -179,18 +179,3 @@ def _usage_sql(query: UsageQuery) -> tuple[str, dict[str, Any]]:
     )
     sql = f"SELECT {', '.join([*groups, sums])} FROM headgate_journal WHERE {' AND '.join(conditions)}"
     return (f"{sql} GROUP BY {order} ORDER BY {order}" if groups else sql), parameters
-
-
-def _usage_row(names: tuple[str, ...], row: Row) -> UsageRow:
-    requests, prompt, completion, cached, cost, billed, saved, shared = map(int, row[len(names) :])
-    return UsageRow(
-        group=dict(zip(names, row, strict=False)),
-        requests=requests,
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        cached_tokens=cached,
-        cost=cost,
-        billed=billed,
-        saved=saved,
-        shared=shared,
-    )

@@ -9,8 +9,8 @@ from headgate.budget.budget import Entry
 from headgate.budget.journal import row_of
 from headgate.budget.posted import Bookmark, Fork, Posted, not_replaced, replaced, wrong_clock
 from headgate.budget.postgres_acts import act
-from headgate.budget.postgres_reading import ENTRY, POST, entry_of, micros
-from headgate.budget.sums import MICRO
+from headgate.budget.postgres_reading import ENTRY, POST, entry_of
+from headgate.budget.sums import MICRO, micros
 from headgate.model.errors import Conflict
 from headgate.storage.postgres import Postgres
 

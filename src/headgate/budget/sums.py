@@ -67,6 +67,11 @@ def halves(amount: str) -> str:
     return f"sum(({amount}) >> 32), sum(({amount}) & 4294967295)"
 
 
+def micros(moment: float) -> int:
+    """A unix time as the journal has it, as far as its column holds it."""
+    return max(-(2**63), min(2**63 - 1, int(moment * MICRO)))
+
+
 def whole(high: int | None, low: int | None) -> int:
     """The sum of two halves."""
     return ((high or 0) << 32) + (low or 0)
