@@ -93,12 +93,15 @@ async def test_what_fails_in_a_transaction_but_not_in_the_database_is_raised_as_
     assert postgres.footing.closed
 
 
-async def test_never_are_there_more_connections_than_allowed(postgres) -> None:
+async def test_never_are_there_more_connections_than_allowed(database_url) -> None:
+    postgres = Postgres(database_url, pool=4, patience=60.0)
+
     async def ask() -> int:
         await postgres.query("SELECT pg_sleep(0.001)")
         return await connections(postgres)
 
     assert max(await asyncio.gather(*(ask() for _ in range(100)))) <= 4
+    await postgres.close()
 
 
 async def test_when_all_connections_are_in_use_it_says_which_setting_allows_more(postgres, caplog) -> None:
