@@ -24,7 +24,7 @@ from headgate.model.money import Usage
 from headgate.model.tenancy import Key, Namespace
 from headgate.storage.news import News
 from headgate.storage.redis import Redis
-from tests.servers.redis import RedisCluster, RedisServer
+from tests.servers.redis import PATIENT, RedisCluster, RedisServer
 
 BOUND = 5
 """Entries of one tenant that the stores under test may hold."""
@@ -525,7 +525,7 @@ class RedisConformance(CacheStoreConformance):
 class TestRedisStore(RedisConformance):
     @pytest.fixture
     async def redis(self, redis_url: str) -> AsyncIterator[Redis]:
-        redis = Redis(redis_url)
+        redis = Redis(redis_url, timeout=PATIENT)
         yield redis
         await redis.close()
 
@@ -533,7 +533,7 @@ class TestRedisStore(RedisConformance):
 class TestRedisStoreInACluster(RedisConformance):
     @pytest.fixture
     async def redis(self, redis_cluster: RedisCluster, redis_prefix: str) -> AsyncIterator[Redis]:
-        redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix)
+        redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix, timeout=PATIENT)
         yield redis
         await redis.close()
 
@@ -543,7 +543,7 @@ class TestRedisStoreWithoutVectorSets(RedisConformance):
 
     @pytest.fixture
     async def redis(self, redis7_server: RedisServer, redis_prefix: str) -> AsyncIterator[Redis]:
-        redis = Redis(redis7_server.url, prefix=redis_prefix)
+        redis = Redis(redis7_server.url, prefix=redis_prefix, timeout=PATIENT)
         yield redis
         await redis.close()
 

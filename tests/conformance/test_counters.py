@@ -12,6 +12,7 @@ from headgate.limits.limits import Counters, Taken
 from headgate.limits.memory import MemoryCounters
 from headgate.limits.redis import RedisCounters
 from headgate.storage.redis import Redis
+from tests.servers.redis import PATIENT
 
 
 class MemoryHarness:
@@ -39,7 +40,7 @@ class RedisHarness(MemoryHarness):
     async def open(cls, request: pytest.FixtureRequest, stack: AsyncExitStack) -> MemoryHarness:
         server, prefix = request.getfixturevalue(cls.server), request.getfixturevalue("redis_prefix")
         harness = cls()
-        redis = Redis(server.url, cluster=cls.cluster, prefix=prefix)
+        redis = Redis(server.url, cluster=cls.cluster, prefix=prefix, timeout=PATIENT)
         stack.push_async_callback(redis.close)
         harness.counters = await stack.enter_async_context(RedisCounters(redis, clock=lambda: harness._now))
         return harness

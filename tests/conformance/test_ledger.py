@@ -29,7 +29,7 @@ from headgate.storage.postgres import Postgres
 from headgate.storage.redis import Redis
 from tests.journals import Onward, emptied, prepared
 from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisCluster
+from tests.servers.redis import PATIENT, RedisCluster
 
 NOON = 1_795_176_000.0
 """2026-11-20T12:00:00Z."""
@@ -1035,7 +1035,7 @@ class TestSharedLedgerInMemory(SharedConformance):
 class TestSharedLedgerInRedis(SharedConformance):
     @pytest.fixture
     async def till(self, clock: Clock, redis_url: str) -> AsyncIterator[Till]:
-        redis = Redis(redis_url)
+        redis = Redis(redis_url, timeout=PATIENT)
         yield RedisTill(redis, clock=Onward(clock))
         await redis.close()
 
@@ -1043,7 +1043,7 @@ class TestSharedLedgerInRedis(SharedConformance):
 class TestSharedLedgerInRedisCluster(SharedConformance):
     @pytest.fixture
     async def till(self, clock: Clock, redis_cluster: RedisCluster, redis_prefix: str) -> AsyncIterator[Till]:
-        redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix)
+        redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix, timeout=PATIENT)
         yield RedisTill(redis, clock=Onward(clock))
         await redis.close()
 

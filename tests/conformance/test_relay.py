@@ -12,6 +12,7 @@ from headgate.coalesce.memory import Board, MemoryRelay
 from headgate.coalesce.redis import RedisRelay
 from headgate.coalesce.relay import LEASE, TTL, Log, Relay
 from headgate.storage.redis import Redis
+from tests.servers.redis import PATIENT
 
 PATIENCE = 10.0
 
@@ -54,7 +55,7 @@ class RedisHarness:
         self._redis = self._open()
 
     def _open(self) -> Redis:
-        redis = Redis(self._url, cluster=self.cluster, prefix=self._prefix)
+        redis = Redis(self._url, cluster=self.cluster, prefix=self._prefix, timeout=PATIENT)
         self._opened.append(redis)
         return redis
 

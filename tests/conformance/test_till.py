@@ -24,7 +24,7 @@ from headgate.storage.postgres import Postgres
 from headgate.storage.redis import Redis, Script
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisCluster, RedisServer
+from tests.servers.redis import PATIENT, RedisCluster, RedisServer
 
 NOON = 1_795_176_000.0
 """2026-11-20T12:00:00Z."""
@@ -545,7 +545,7 @@ class RedisConformance(TillConformance):
 
     @pytest.fixture
     async def redis(self, url: str, redis_prefix: str) -> AsyncIterator[Redis]:
-        redis = Redis(url, cluster=self.cluster, prefix=redis_prefix)
+        redis = Redis(url, cluster=self.cluster, prefix=redis_prefix, timeout=PATIENT)
         yield redis
         await redis.close()
 
@@ -554,7 +554,7 @@ class RedisConformance(TillConformance):
         async with AsyncExitStack() as stack:
 
             async def make(clock: Clock) -> Till:
-                own = Redis(url, cluster=self.cluster, prefix=redis.prefix)
+                own = Redis(url, cluster=self.cluster, prefix=redis.prefix, timeout=PATIENT)
                 stack.push_async_callback(own.close)
                 return RedisTill(own, clock=clock)
 

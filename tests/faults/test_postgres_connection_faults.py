@@ -52,7 +52,11 @@ async def until_well(ask: Callable[[], Awaitable[object]]) -> None:
 
 
 async def is_refused_at_once(postgres: Postgres) -> bool:
-    """Whether an answer is there without any wait for the network."""
+    """Whether an answer is there without any wait for the network. Who comes when a look at the server is due waits for it; the next does not."""
+    return await _refuses_at_once(postgres) or await _refuses_at_once(postgres)
+
+
+async def _refuses_at_once(postgres: Postgres) -> bool:
     asked = asyncio.ensure_future(outcome(postgres.query("SELECT 1")))
     for _ in range(5):
         await asyncio.sleep(0)

@@ -24,7 +24,7 @@ from headgate.model.money import LARGEST
 from headgate.storage.postgres import Postgres
 from headgate.storage.redis import Redis
 from tests.servers.postgres import PostgresServer
-from tests.servers.redis import RedisServer
+from tests.servers.redis import PATIENT, RedisServer
 
 NOON = 1_795_176_000.0
 HOUR = "hour:2026-11-20T12"
@@ -138,7 +138,7 @@ def loop() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def redis(loop: asyncio.Runner, redis_server: RedisServer) -> Iterator[Redis]:
-    redis = Redis(redis_server.url, prefix=uuid4().hex)
+    redis = Redis(redis_server.url, prefix=uuid4().hex, timeout=PATIENT)
     yield redis
     loop.run(redis.close())
 

@@ -18,6 +18,7 @@ from headgate.storage.redis import Redis
 from tests.crowds import PARCEL, REFUND, Reader
 from tests.replicas import Replicas, until
 from tests.scenarios.house import caller
+from tests.servers.redis import PATIENT
 from tests.virtual_time import after, clock, in_virtual_time
 
 PRICE = 10 * 1_000 + 1 * 2_000
@@ -408,7 +409,7 @@ class TestWhoPays:
 async def relays(request: pytest.FixtureRequest, redis_prefix: str) -> AsyncIterator[list[RedisRelay]]:
     """Those of four replicas, over a server and over a cluster."""
     url, cluster = request.getfixturevalue(request.param).url, request.param == "redis_cluster"
-    opened = [Redis(url, cluster=cluster, prefix=redis_prefix) for _ in range(4)]
+    opened = [Redis(url, cluster=cluster, prefix=redis_prefix, timeout=PATIENT) for _ in range(4)]
     made = [RedisRelay(redis, f"replica-{number}") for number, redis in enumerate(opened)]
     yield made
     for relay, redis in zip(made, opened, strict=True):

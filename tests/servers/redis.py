@@ -38,6 +38,8 @@ SOFTWARE = {
     ),
 }
 SLOTS = 16384
+PATIENT = 20.0
+"""Seconds that a client waits for a server that nothing is done to: a machine may be busy."""
 
 
 class RedisRefused(RuntimeError):

@@ -147,7 +147,7 @@ class Redis:
         """Listen until the subscription breaks. A cluster passes on to all its nodes what is published at one."""
         node = await self._servers.node(None)
         async with contextlib.AsyncExitStack() as stack:
-            listener = client.Redis(connection_pool=self._connections(node.address, most=1))
+            listener = client.Redis(connection_pool=self._connections(node.address))
             stack.push_async_callback(listener.connection_pool.aclose)
             subscription = listener.pubsub()
             stack.push_async_callback(subscription.aclose)
@@ -180,19 +180,18 @@ class Redis:
         return Node(
             name,
             address,
-            self._connections(address, most=self._pool),
+            self._connections(address).make_connection,
             most=self._pool,
             timeout=self._timeout,
             sent_on=sent_on,
         )
 
-    def _connections(self, address: Address, *, most: int) -> ConnectionPool:
-        """Connections to one server. Nothing is repeated and nothing timed by the client library: a node does both for a whole trip."""
+    def _connections(self, address: Address) -> ConnectionPool:
+        """What makes connections to one server. Nothing is repeated and nothing timed by the client library: a node does both for a whole trip."""
         ours = {
             "host": address[0],
             "port": address[1],
             "protocol": 3,
-            "max_connections": most,
             "socket_timeout": None,
             "socket_connect_timeout": self._timeout,
             "retry": Retry(NoBackoff(), 0),

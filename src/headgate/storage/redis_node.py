@@ -4,6 +4,9 @@ What is asked for in one turn of the event loop goes out together, in one round 
 meanwhile waits for one of them and goes together again. So a burst costs a handful of pipelines, not a connection for every caller.
 Commands that wait on the server take a connection each, and never those that pipelines need.
 
+A trip costs a request more than what the server does for it, so this keeps the connections itself and has hiredis write what is sent: the
+pool of the client library, and what it writes in Python, take twice as long as all the rest (docs/adr/0012).
+
 Invariants: what was asked is answered, or refused, within the timeout of each trip it makes; what keeps the server from answering is told as
 Overloaded and counts in `footing`, and what it answers does not; an error never holds a password.
 """
@@ -15,9 +18,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import hiredis
 import msgspec
 from redis import exceptions
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 
 from headgate.model.errors import Overloaded
 from headgate.storage.footing import AGAIN, Footing
@@ -65,13 +69,21 @@ class Node:
     """One server. Connects when it is first used."""
 
     def __init__(
-        self, name: str, address: Address, pool: ConnectionPool, *, most: int, timeout: float, sent_on: SentOn
+        self,
+        name: str,
+        address: Address,
+        makes: Callable[[], AbstractConnection],
+        *,
+        most: int,
+        timeout: float,
+        sent_on: SentOn,
     ) -> None:
-        """`name` is what it is called in the log and towards callers; `most`: connections; `timeout`: seconds that an answer is waited for.
-        `sent_on` gets what another node of a cluster is to be asked for."""
+        """`name` is what it is called in the log and towards callers; `makes` gives a new connection, not connected yet; `most`: of them;
+        `timeout`: seconds that an answer is waited for. `sent_on` gets what another node of a cluster is to be asked for."""
         self.name = name
         self.address = address
-        self._pool = pool
+        self._makes = makes
+        self._idle: list[AbstractConnection] = []
         self._timeout = timeout
         self.footing = Footing(name)
         self.round_trips = 0
@@ -116,25 +128,13 @@ class Node:
         self._handed(asked, answer)
         return await asked.answer
 
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[AbstractConnection]:
-        """A connection that is closed when it was not left in order."""
-        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-        try:
-            yield connection
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await self._pool.release(connection)
-
     async def close(self) -> None:
         """Let what is under way come back, and close all connections."""
         while self._carrying or self._waiting:
             if self._carrying:
                 await asyncio.wait(self._carrying)
             await asyncio.sleep(0)
-        await self._pool.aclose()
+        await self._hang_up()
 
     def _depart(self) -> None:
         """All that was asked for in this turn goes; what is too much waits for a pipeline to come back."""
@@ -165,7 +165,7 @@ class Node:
             commands.append(one.whole or one.command if whole else one.command)
         try:
             answers = iter(await self._exchanged(commands, self._timeout))
-        except (ValueError, exceptions.DataError) as error:
+        except ValueError as error:
             # Something in a command cannot be written, such as half a surrogate pair: nobody else's fault.
             if len(batch) == 1:
                 batch[0].refuse(error)
@@ -186,7 +186,7 @@ class Node:
         if self._demoted:
             # It was made a replica: who is connected to under its name next may be the new master.
             self._demoted = False
-            await self._pool.disconnect(inuse_connections=False)
+            await self._hang_up()
         return unknown
 
     def _given_up(self, batch: list[Asked], reason: str) -> None:
@@ -207,13 +207,36 @@ class Node:
 
     async def _exchanged(self, commands: list[Command], seconds: float) -> list[Any]:
         """The answers, errors among them. Once more where the connection turns out to be closed, and never for what took too long."""
-        async with asyncio.timeout(seconds), self.connection() as connection:
+        # Its stub says "a tuple of one".
+        packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+        async with asyncio.timeout(seconds), self._lent() as connection:
             try:
-                return await _exchange(connection, commands)
+                return await _exchange(connection, packed, len(commands))
             except exceptions.ConnectionError:
                 await connection.disconnect(nowait=True)
                 await connection.connect()  # type: ignore[no-untyped-call]
-                return await _exchange(connection, commands)
+                return await _exchange(connection, packed, len(commands))
+
+    @contextlib.asynccontextmanager
+    async def _lent(self) -> AsyncIterator[AbstractConnection]:
+        """A connection, the one that was used last where one is idle; it is closed when it was not left in order."""
+        connection = self._idle.pop() if self._idle else self._makes()
+        try:
+            if connection.is_connected and await connection.can_read():
+                # A server has nothing to say on an idle connection but that it goes.
+                await connection.disconnect(nowait=True)
+            if not connection.is_connected:
+                await connection.connect()  # type: ignore[no-untyped-call]
+            yield connection
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._idle.append(connection)
+
+    async def _hang_up(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
 
     def _told(self, error: Exception) -> Exception:
         """What to raise for an answer that is an error."""
@@ -228,10 +251,10 @@ class Node:
         return error
 
 
-async def _exchange(connection: AbstractConnection, commands: list[Command]) -> list[Any]:
-    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -> list[Any]:
+    await connection.send_packed_command(packed, check_health=False)
     answers: list[Any] = []
-    for _ in commands:
+    for _ in range(count):
         try:
             answers.append(await connection.read_response())
         except exceptions.ResponseError as error:

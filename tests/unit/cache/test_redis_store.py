@@ -23,7 +23,7 @@ from headgate.model.tenancy import Namespace
 from headgate.storage.news import News
 from headgate.storage.redis import Redis
 from tests.conformance.test_cache_store import ANSWER, HOME, PARTITION, Clock, entry, found, key, put, unseen, vector
-from tests.servers.redis import RedisServer
+from tests.servers.redis import PATIENT, RedisServer
 
 Process = Callable[..., Awaitable[RedisStore]]
 OWN = "headgate:{t/acme}:cache"
@@ -35,7 +35,7 @@ async def processes(url: str, prefix: str = "headgate") -> AsyncIterator[Process
     async with AsyncExitStack() as stack:
 
         async def process(*, news: bool = False, **bounds: Any) -> RedisStore:
-            redis = Redis(url, prefix=prefix)
+            redis = Redis(url, prefix=prefix, timeout=PATIENT)
             stack.push_async_callback(redis.close)
             told = News(redis)
             store = await RedisStore.open(redis, told, **{"clock": Clock(), **bounds})
@@ -132,7 +132,7 @@ class TestSeveralProcesses:
 
     async def test_news_that_cannot_be_read_are_passed_over(self, process: Process, redis_url: str) -> None:
         one = await process(news=True)
-        redis = Redis(redis_url)
+        redis = Redis(redis_url, timeout=PATIENT)
         stranger = News(redis)
         stranger.tell("invalidated", b"\xff")
         await stranger.close()

@@ -15,7 +15,7 @@ from headgate.limits.redis import RedisCounters
 from headgate.model.errors import RateLimited
 from headgate.model.tenancy import Policy, Principal
 from headgate.storage.redis import Redis
-from tests.servers.redis import RedisServer
+from tests.servers.redis import PATIENT, RedisServer
 
 CALLER = Principal(tenant="acme", policy=Policy(rpm=1_000, concurrency=2))
 
@@ -27,7 +27,7 @@ class Replicas:
         self._stack = stack
 
     async def one(
-        self, url: str, *, every: float = 3_600.0, lease: float = 30.0, timeout: float = 1.0
+        self, url: str, *, every: float = 3_600.0, lease: float = 30.0, timeout: float = PATIENT
     ) -> RedisCounters:
         redis = Redis(url, timeout=timeout)
         self._stack.push_async_callback(redis.close)
@@ -101,7 +101,7 @@ async def test_the_places_of_running_calls_outlive_their_lease(redis_server, red
 
 async def test_a_round_renews_all_places_of_a_tenant_with_one_command(redis_url, replicas) -> None:
     counters = await replicas.one(redis_url)
-    redis = Redis(redis_url)
+    redis = Redis(redis_url, timeout=PATIENT)
     for _ in range(50):
         await take(counters)
     before = await evaluations(redis)
@@ -117,7 +117,7 @@ async def evaluations(redis: Redis) -> int:
 
 
 async def test_a_process_that_ends_in_order_gives_its_places_back_at_once(redis_url) -> None:
-    redis = Redis(redis_url)
+    redis = Redis(redis_url, timeout=PATIENT)
     async with RedisCounters(redis) as counters:
         await asyncio.gather(*(take(counters) for _ in range(5)))
         assert await redis.do("ZCARD", "headgate:{t/acme}:places") == 5
@@ -126,7 +126,7 @@ async def test_a_process_that_ends_in_order_gives_its_places_back_at_once(redis_
 
 
 async def test_a_caller_that_goes_away_while_redis_is_asked_leaves_no_place_behind(redis_url, replicas) -> None:
-    counters, redis = await replicas.one(redis_url), Redis(redis_url)
+    counters, redis = await replicas.one(redis_url), Redis(redis_url, timeout=PATIENT)
     for _ in range(20):
         waiting = asyncio.ensure_future(take(counters))
         await asyncio.sleep(0)
@@ -142,7 +142,7 @@ async def test_a_caller_that_goes_away_while_redis_is_asked_leaves_no_place_behi
 
 async def test_a_take_that_is_sent_twice_is_taken_once(redis_url) -> None:
     """A connection that breaks while its answer is on its way makes the client send the script again."""
-    redis = Redis(redis_url)
+    redis = Redis(redis_url, timeout=PATIENT)
     twice = [RedisCounters(redis, process="one", clock=lambda: 10**15) for _ in range(2)]
     first, again = [await take(counters, limit=10) for counters in twice]
     assert (first.remaining, again.remaining) == (9, 9)
@@ -220,7 +220,7 @@ async def test_a_redis_that_forgot_everything_learns_the_places_in_the_next_roun
 @pytest.mark.parametrize("limit", [1, 7, 60, 999, 600_000])
 async def test_it_answers_as_the_counters_of_one_process_do(limit, redis_url) -> None:
     """The same moves, by the same clock: advance, take, leave, with costs and places that vary."""
-    redis, now = Redis(redis_url), [1_700_000_000_000_000]
+    redis, now = Redis(redis_url, timeout=PATIENT), [1_700_000_000_000_000]
     here = MemoryCounters(clock=lambda: now[0])
     async with RedisCounters(redis, clock=lambda: now[0], lease=3_600) as there:
         held: list[tuple[str, str]] = []

@@ -16,6 +16,7 @@ from headgate.routing.breaker import Breakers
 from headgate.routing.hearsay import KIND, shared
 from headgate.storage.news import WAITING, News
 from headgate.storage.redis import Redis
+from tests.servers.redis import PATIENT
 
 
 class Air:
@@ -124,7 +125,11 @@ def test_a_kind_has_one_hearer() -> None:
 
 
 async def test_a_breaker_that_opens_in_one_process_opens_in_another_that_shares_its_redis(redis_url) -> None:
-    breakers, redises, listening = [Breakers(), Breakers()], [Redis(redis_url), Redis(redis_url)], []
+    breakers, redises, listening = (
+        [Breakers(), Breakers()],
+        [Redis(redis_url, timeout=PATIENT), Redis(redis_url, timeout=PATIENT)],
+        [],
+    )
     begun = [asyncio.Event(), asyncio.Event()]
     told = []
     for one, redis, event in zip(breakers, redises, begun, strict=True):

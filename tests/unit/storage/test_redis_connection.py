@@ -12,20 +12,21 @@ from redis import exceptions
 from headgate.model.errors import Overloaded
 from headgate.storage.redis import Redis, script
 from headgate.storage.redis_cluster import first_key
+from tests.servers.redis import PATIENT
 
 ECHO = script("return ARGV[1]")
 
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    redis = Redis(redis_url, pool=6)
+    redis = Redis(redis_url, pool=6, timeout=PATIENT)
     yield redis
     await redis.close()
 
 
 @pytest.fixture
 async def cluster(redis_cluster, redis_prefix) -> AsyncIterator[Redis]:
-    redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix)
+    redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix, timeout=PATIENT)
     yield redis
     await redis.close()
 
@@ -147,7 +148,7 @@ async def test_all_keys_of_a_tenant_carry_one_tag(redis) -> None:
 
 
 async def test_what_is_published_is_heard_by_all_who_listen(redis_url) -> None:
-    both, heard, begun = [Redis(redis_url), Redis(redis_url)], [[], []], [0, 0]
+    both, heard, begun = [Redis(redis_url, timeout=PATIENT), Redis(redis_url, timeout=PATIENT)], [[], []], [0, 0]
 
     def begin(index: int) -> Callable[[], None]:
         def begins() -> None:
@@ -199,7 +200,7 @@ async def test_what_the_server_forbids_is_refused_and_named(redis_server, redis_
 async def test_nothing_is_asked_for_behind_our_back(redis_server, redis_url) -> None:
     """The client library would ask for maintenance notices, check health and change answers, were it not told otherwise."""
     redis_server.command("CONFIG", "RESETSTAT")
-    redis = Redis(redis_url)
+    redis = Redis(redis_url, timeout=PATIENT)
     await redis.do("GET", "a")
     await redis.close()
     stats = redis_server.command("INFO", "commandstats")
@@ -262,7 +263,7 @@ async def test_a_cluster_passes_on_what_is_published_at_any_node(cluster) -> Non
 
 
 async def test_a_node_of_a_cluster_that_is_taken_for_a_lone_server_says_so(redis_cluster, redis_prefix) -> None:
-    redis = Redis(redis_cluster.url, prefix=redis_prefix)
+    redis = Redis(redis_cluster.url, prefix=redis_prefix, timeout=PATIENT)
     with pytest.raises(Overloaded, match=r"set `redis\.cluster`"):
         await asyncio.gather(*(redis.do("GET", redis.key(f"t/{number}")) for number in range(20)))
     await redis.close()
