@@ -46,5 +46,5 @@ else
 end
 weigh(weight_of(one))
 size = size + 1
-last(lasting)
+if size == 1 or call('PTTL', own) < lasting + KEPT then last(lasting + MORE) end
 return {estate(), 'stored', evicted}

@@ -22,6 +22,7 @@ local uses, news = own .. ':uses', own .. ':news'
 local call = redis.call
 local NOWHERE = string.rep('\0', 16)
 local KEPT = 86400000 -- ms that the tenant's own keys outlive its entries
+local MORE = 3600000 -- ms for which that is not asked for again
 local MOST_USES = 254
 
 local time = call('TIME')
@@ -34,7 +35,7 @@ local weight, size = tonumber(state[4]) or 0, call('HLEN', heads)
 
 local function whole(value) return string.format('%.0f', value) end
 
--- Have the tenant's keys live for so many ms more, at least.
+-- Have the tenant's keys live for so many ms more, at least. A key that is made later has to be told, too.
 local function last(ms)
   ms = whole(math.max(ms + KEPT, call('PTTL', own)))
   for _, key in ipairs({own, heads, ranks, ends, ids, uses, news}) do call('PEXPIRE', key, ms) end
@@ -99,7 +100,7 @@ local function use(name, one)
     local counted = redis.pcall('HINCRBY', uses, name, 1)
     if type(counted) == 'table' then return end
     used = counted
-    if used == 1 then last(0) end
+    if used == 1 then call('PEXPIRE', uses, call('PTTL', own)) end
   end
   rank(name, one, used + 1)
 end

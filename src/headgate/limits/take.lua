@@ -16,9 +16,7 @@ local interval, burst, cost, lease = tonumber(ARGV[3]), tonumber(ARGV[4]), tonum
 local full_at = math.min(math.max(now, tonumber(redis.call('GET', KEYS[1]) or now)), now + burst)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now))
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '(' .. text(now + lease), '+inf')
-for index = 8, #ARGV do
-  redis.call('ZREM', KEYS[2], ARGV[index])
-end
+if #ARGV > 7 then redis.call('ZREM', KEYS[2], unpack(ARGV, 8)) end
 
 local function told(verdict, full, wait)
   return {verdict, math.max(0, math.floor((now + burst - full) / interval)), full - now, math.max(0, wait)}
