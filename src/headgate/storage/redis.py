@@ -30,7 +30,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from headgate.model.errors import Overloaded
+from headgate.model.errors import Conflict, Overloaded
 from headgate.storage.redis_cluster import HOPS, Cluster, Lone, first_key, unserved
 from headgate.storage.redis_node import Address, Argument, Asked, Command, Node, SentOn
 
@@ -61,10 +61,15 @@ class Redis:
         self, url: str, *, cluster: bool = False, pool: int = 50, prefix: str = "headgate", timeout: float = 1.0
     ) -> None:
         """`url` as `redis://` or `rediss://` write it, of a cluster any node's; `pool`: most connections, of a cluster to each node;
-        `timeout`: seconds that an answer is waited for; `prefix`: what every key begins with."""
-        self._settings: dict[str, Any] = dict(parse_url(url))
-        address = self._settings.pop("host", "localhost"), self._settings.pop("port", 6379)
+        `timeout`: seconds that an answer is waited for; `prefix`: what every key begins with. Raises Conflict when the URL cannot be read."""
         self._pool, self._timeout, self._cluster = pool, timeout, cluster
+        try:
+            self._settings: dict[str, Any] = dict(parse_url(url))
+            address = self._settings.pop("host", "localhost"), self._settings.pop("port", 6379)
+            self._connections(address).make_connection()
+        except (TypeError, ValueError) as error:
+            # What it says may quote the password, but for the name of a parameter.
+            raise Conflict(f"The URL of Redis cannot be read{_parameter(error)}.") from None
         self._servers: Lone | Cluster = (Cluster if cluster else Lone)(address, self._open)
         self.prefix = prefix
 
@@ -198,3 +203,9 @@ class Redis:
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         }
         return ConnectionPool(**{**self._settings, **ours})
+
+
+def _parameter(error: Exception) -> str:
+    """Which parameter of a URL the client does not know."""
+    _, unknown, name = str(error).partition("unexpected keyword argument ")
+    return f": it knows no parameter {name}" if unknown else ""

@@ -165,15 +165,15 @@ class Node:
             commands.append(one.whole or one.command if whole else one.command)
         try:
             answers = iter(await self._exchanged(commands, self._timeout))
-        except ValueError as error:
+        except (exceptions.RedisError, OSError) as error:
+            self._given_up(batch, _reason(error))
+            return []
+        except Exception as error:  # whatever it is, nobody is to wait for ever
             # Something in a command cannot be written, such as half a surrogate pair: nobody else's fault.
             if len(batch) == 1:
                 batch[0].refuse(error)
                 return []
             return [unknown for one in batch for unknown in await self._trip([one], whole=whole)]
-        except (exceptions.RedisError, OSError) as error:
-            self._given_up(batch, _reason(error))
-            return []
         unknown = []
         for one in batch:
             if one.asking:

@@ -7,12 +7,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import trustme
 from redis import exceptions
 
-from headgate.model.errors import Overloaded
+from headgate.model.errors import Conflict, Overloaded
 from headgate.storage.redis import Redis, script
 from headgate.storage.redis_cluster import first_key
-from tests.servers.redis import PATIENT
+from tests.servers.redis import PATIENT, RedisServer
+from tests.servers.server import free_port
 
 ECHO = script("return ARGV[1]")
 
@@ -83,11 +85,9 @@ async def test_the_error_of_one_is_no_matter_of_the_others(redis) -> None:
 
 
 async def test_what_cannot_be_written_is_no_matter_of_the_others(redis) -> None:
-    answers = await asyncio.gather(
-        redis.do("ECHO", "one"), redis.do("ECHO", "half \ud800 of it"), redis.do("ECHO", "two"), return_exceptions=True
-    )
-    assert answers[::2] == [b"one", b"two"]
-    assert isinstance(answers[1], ValueError)
+    commands = (("ECHO", "one"), ("ECHO", "half \ud800 of it"), ("ECHO", None), ("ECHO", "two"))
+    answers = await asyncio.gather(*(redis.do(*command) for command in commands), return_exceptions=True)
+    assert [type(one) for one in answers] == [bytes, UnicodeEncodeError, TypeError, bytes]
     assert redis.fault == ""
 
 
@@ -141,6 +141,50 @@ async def test_what_a_url_says_of_the_connection_does_not_change_how_it_is_spoke
     assert await redis.do("HGETALL", "h") == {b"field": b"7"}
     assert await redis.do("CLIENT", "GETNAME") == b"headgate"
     await redis.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        (
+            "redis://:secret@127.0.0.1:6379?colour=red",
+            "The URL of Redis cannot be read: it knows no parameter 'colour'.",
+        ),
+        ("redis://:secret@127.0.0.1:port", "The URL of Redis cannot be read."),
+        ("redis://:secret@127.0.0.1:6379?socket_timeout=long", "The URL of Redis cannot be read."),
+        ("unix://secret@/run/redis.sock", "The URL of Redis cannot be read: it knows no parameter 'host'."),
+        ("http://secret@127.0.0.1", "The URL of Redis cannot be read."),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_at_once(url, says) -> None:
+    with pytest.raises(Conflict) as refused:
+        Redis(url)
+    assert refused.value.message == says
+
+
+async def test_it_speaks_tls_with_a_server_whose_certificate_it_can_check(tmp_path) -> None:
+    authority, port = trustme.CA(), free_port()
+    one = authority.issue_cert("127.0.0.1")
+    names = [str(tmp_path / name) for name in ("authority.pem", "certificate.pem", "key.pem")]
+    authority.cert_pem.write_to_path(names[0])
+    one.cert_chain_pems[0].write_to_path(names[1])
+    one.private_key_pem.write_to_path(names[2])
+    settings = dict(zip(("tls_ca_cert_file", "tls_cert_file", "tls_key_file"), names, strict=True))
+    with RedisServer(tls_port=port, tls_auth_clients="no", **settings):
+        redis = Redis(f"rediss://127.0.0.1:{port}?ssl_ca_certs={names[0]}", timeout=PATIENT)
+        assert await redis.do("PING") == b"PONG"
+        heard: list[bytes] = []
+        listening = asyncio.ensure_future(redis.listen("news", heard.append, lambda: heard.append(b"begun")))
+        await until(lambda: heard == [b"begun"])
+        await redis.publish("news", b"hello")
+        await until(lambda: heard == [b"begun", b"hello"])
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await redis.close()
+        stranger = Redis(f"rediss://127.0.0.1:{port}", timeout=PATIENT)
+        with pytest.raises(Overloaded, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.do("PING")
+        await stranger.close()
 
 
 async def test_all_keys_of_a_tenant_carry_one_tag(redis) -> None:
