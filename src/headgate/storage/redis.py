@@ -66,7 +66,7 @@ class Redis:
         try:
             self._settings: dict[str, Any] = dict(parse_url(url))
             address = self._settings.pop("host", "localhost"), self._settings.pop("port", 6379)
-            self._connections(address).make_connection()
+            self._connections(address).make_connection()  # type: ignore[no-untyped-call]
         except (TypeError, ValueError) as error:
             # What it says may quote the password, but for the name of a parameter.
             raise Conflict(f"The URL of Redis cannot be read{_parameter(error)}.") from None

@@ -207,7 +207,7 @@ class Node:
 
     async def _exchanged(self, commands: list[Command], seconds: float) -> list[Any]:
         """The answers, errors among them. Once more where the connection turns out to be closed, and never for what took too long."""
-        # Its stub says "a tuple of one".
+        # Its types say "a tuple of one".
         packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
         async with asyncio.timeout(seconds), self._lent() as connection:
             try:
