@@ -135,13 +135,23 @@ class Scene:
     async def until(self, true: Callable[[], bool]) -> float:
         """Wait, and fail when it does not come; the seconds that it took."""
         began = time.monotonic()
-        async with asyncio.timeout(PATIENCE):
-            while not true():
-                for caller in self._callers:
-                    if caller.done():
-                        caller.result()
-                await asyncio.sleep(0.01)
+        while not true():
+            for caller in self._callers:
+                if caller.done():
+                    caller.result()
+            assert time.monotonic() < began + PATIENCE, self._last_met()
+            await asyncio.sleep(0.01)
         return time.monotonic() - began
+
+    def _last_met(self) -> dict[str, list[str]]:
+        """What the callers of each tenant met last."""
+        return {
+            tenant.route: [
+                f"{one.outcome.status} {one.outcome.error} after {one.ended - one.began:.2f} s, {time.monotonic() - one.ended:.2f} s ago"
+                for one in self._of(tenant)[-CALLERS:]
+            ]
+            for tenant in (self.capped, self.free, self.other)
+        }
 
     async def until_spent(self) -> None:
         """More callers of the capped tenant, until every replica refuses it for its budget."""

@@ -213,10 +213,9 @@ async def test_postgresql_is_killed_and_comes_back(stage: Stage, say: Say) -> No
 
 async def test_postgresql_hangs(stage: Stage, say: Say) -> None:
     async with Scene(stage.fleet) as scene:
-        stage.postgres.stop_the_world()
-        await scene.until_named("ledger")
-        await scene.until(scene.is_served(scene.capped, scene.free, scene.other))
-        stage.postgres.go_on()
+        with stage.postgres.frozen():
+            await scene.until_named("ledger")
+            await scene.until(scene.is_served(scene.capped, scene.free, scene.other))
         await recovered(scene, say, "PostgreSQL stopped")
     await scene.audit()
     assert scene.refused() == []
@@ -275,10 +274,9 @@ async def test_what_a_killed_replica_held_is_settled_as_lost(stage: Stage, say: 
 
 async def test_redis_hangs(stage: Stage, say: Say) -> None:
     async with Scene(stage.fleet) as scene:
-        stage.redis.stop_the_world()
-        await scene.until_named("redis")
-        await scene.until(scene.is_served(scene.free, scene.other))
-        stage.redis.go_on()
+        with stage.redis.frozen():
+            await scene.until_named("redis")
+            await scene.until(scene.is_served(scene.free, scene.other))
         await recovered(scene, say, "Redis stopped")
     await scene.audit()
     assert scene.refused() == []

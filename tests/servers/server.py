@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -156,6 +156,15 @@ class Server(ABC):
         """Ends `stop_the_world`."""
         for pid in reversed(_family(self.pid)):
             _signal(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """`stop_the_world` and, whatever happens meanwhile, `go_on`."""
+        self.stop_the_world()
+        try:
+            yield
+        finally:
+            self.go_on()
 
     def restart(self) -> None:
         """Starts it again on the same port and in the same folder; one that still runs is ended in order first.
