@@ -1,8 +1,8 @@
 """Poster: many callers' postings, written a whole batch at a time, in order.
 
 What comes while a batch is under way shares the next, so a commit carries as many rows as arrived during the one before. While the journal
-cannot be asked, postings are kept in memory and in the spool, whose disk a caller waits for instead; what was spooled is written first when the
-journal answers again. When the spool is full, calls that a budget limits are refused, and postings of the others are kept in memory alone.
+cannot be asked, postings are kept in memory and in the spool, whose disk a caller waits for instead, also while it is tried whether it
+answers again; what was spooled is written first when it does. When the spool is full, calls that a budget limits are refused, and postings of the others are kept in memory alone.
 
 Invariant: postings reach the journal in the order of `put`, and none is dropped whose caller was not told so.
 """
@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -159,13 +160,15 @@ class Poster:
     async def _run(self) -> None:
         while not (self._closing and not self._queue):
             await self._due.wait()
+            if self._failure:
+                await self._keep()
             if not self._queue:
                 self._due.clear()
                 continue
             batch = self._batch()
             try:
                 async with asyncio.timeout(PATIENCE):
-                    report = await self._journal.post([item.posting for item in batch])
+                    report = await (self._tried(batch) if self._failure else self._post(batch))
             except Exception as error:  # whatever it is, what has been promised is not dropped
                 await self._failed(error)
                 if self._closing:
@@ -175,16 +178,36 @@ class Poster:
                 await self._written(batch, report)
 
     def _batch(self) -> list[_Item]:
-        """The first postings, as many as can be written together: of one act and id one."""
+        """The first postings, as many as can be written together: of one act and id one. Of a journal that has failed, only those are tried
+        of which nobody waits for what becomes of them."""
         batch: list[_Item] = []
         seen: set[tuple[str, str]] = set()
-        for item in self._queue:
+        for item in islice(self._queue, self._kept if self._failure else None):
             name = (item.posting.act, item.posting.id)
             if len(batch) >= BATCH or name in seen:
                 break
             seen.add(name)
             batch.append(item)
         return batch
+
+    async def _post(self, batch: list[_Item]) -> Report:
+        return await self._journal.post([item.posting for item in batch])
+
+    async def _tried(self, batch: list[_Item]) -> Report:
+        """See whether the journal answers again, and keep what comes meanwhile: nobody waits for that."""
+        trying = asyncio.ensure_future(self._post(batch))
+        try:
+            while not trying.done():
+                more = asyncio.ensure_future(self._due.wait())
+                await asyncio.wait((trying, more), return_when=asyncio.FIRST_COMPLETED)
+                more.cancel()
+                self._due.clear()
+                await self._keep()
+            return trying.result()
+        finally:
+            self._due.set()
+            trying.cancel()
+            await asyncio.gather(trying, return_exceptions=True)
 
     async def _written(self, batch: list[_Item], report: Report) -> None:
         if self._failure:
@@ -215,11 +238,11 @@ class Poster:
         loop = asyncio.get_running_loop()
         again = loop.time() + self._retry
         while True:
+            self._due.clear()
             await self._keep()
             self._passing.give_up()
             if self._closing:
                 return
-            self._due.clear()
             try:
                 async with asyncio.timeout_at(again):
                     await self._due.wait()
