@@ -2,7 +2,8 @@
 
 What comes while a batch is under way shares the next, so a commit carries as many rows as arrived during the one before. While the journal
 cannot be asked, postings are kept in memory and in the spool, whose disk a caller waits for instead, also while it is tried whether it
-answers again; what was spooled is written first when it does. When the spool is full, calls that a budget limits are refused, and postings of the others are kept in memory alone.
+answers again; what was spooled is written first when it does. When the spool is full, calls that a budget limits are refused, and postings of
+the others are kept in memory alone.
 
 Invariant: postings reach the journal in the order of `put`, and none is dropped whose caller was not told so.
 """
@@ -178,8 +179,8 @@ class Poster:
                 await self._written(batch, report)
 
     def _batch(self) -> list[_Item]:
-        """The first postings, as many as can be written together: of one act and id one. Of a journal that has failed, only those are tried
-        of which nobody waits for what becomes of them."""
+        """The first postings, as many as can be written together: of one act and id one. A journal that has failed is tried with those alone
+        whose callers do not wait any more."""
         batch: list[_Item] = []
         seen: set[tuple[str, str]] = set()
         for item in islice(self._queue, self._kept if self._failure else None):

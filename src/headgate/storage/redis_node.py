@@ -4,8 +4,8 @@ What is asked for in one turn of the event loop goes out together, in one round 
 meanwhile waits for one of them and goes together again. So a burst costs a handful of pipelines, not a connection for every caller.
 Commands that wait on the server take a connection each, and never those that pipelines need.
 
-A trip costs a request more than what the server does for it, so this keeps the connections itself and has hiredis write what is sent: the
-pool of the client library, and what it writes in Python, take twice as long as all the rest (docs/adr/0012).
+A trip costs a request more of the processor than what the server does for it, so this keeps the connections itself and has hiredis write what
+is sent: the client library's own pool and packing would be a third of it (docs/adr/0012).
 
 Invariants: what was asked is answered, or refused, within the timeout of each trip it makes; what keeps the server from answering is told as
 Overloaded and counts in `footing`, and what it answers does not; an error never holds a password.
