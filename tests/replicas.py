@@ -17,8 +17,6 @@ from tests.crowds import PARCEL, Crowd, Reader
 from tests.scenarios.house import CALLER
 from tests.virtual_time import clock
 
-PATIENCE = 20.0
-
 
 class Wire:
     """A relay with a network before it: everything takes `seconds` each way, and nothing comes through while it is `cut`, and no answer
@@ -129,10 +127,3 @@ class Replicas:
 def _several(script: Sequence[Any]) -> bool:
     """Whether these are the scripts of several calls."""
     return bool(script) and isinstance(script[0], list | tuple)
-
-
-async def until(so: Callable[[], bool]) -> None:
-    """Wait for what real servers take their time for. Raises TimeoutError where it does not come."""
-    async with asyncio.timeout(PATIENCE):
-        while not so():
-            await asyncio.sleep(0.005)

@@ -12,7 +12,8 @@ import sys
 from headgate.coalesce.redis import RedisRelay
 from headgate.providers.scripted import answer
 from headgate.storage.redis import Redis
-from tests.replicas import Replicas, until
+from tests.replicas import Replicas
+from tests.waiting import until
 
 
 async def main(url: str, prefix: str, speaks: str) -> None:

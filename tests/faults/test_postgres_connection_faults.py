@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
@@ -13,6 +13,7 @@ from headgate.model.errors import Overloaded
 from headgate.storage.postgres import Postgres
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
+from tests.waiting import is_refused_at_once, outcome, until_well
 
 SECONDS = 0.5
 POOL = 4
@@ -33,36 +34,9 @@ async def postgres(server: PostgresServer) -> AsyncIterator[Postgres]:
     await postgres.close()
 
 
-async def outcome(asked: Awaitable[object]) -> object:
-    try:
-        return await asked
-    except Overloaded as error:
-        return error
-
-
 async def all_at_once(postgres: Postgres) -> list[object]:
     """What those meet who use every connection at the same time."""
     return await asyncio.gather(*(outcome(postgres.query("SELECT pg_sleep(0.01)")) for _ in range(POOL)))
-
-
-async def until_well(ask: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(30):
-        while isinstance(await outcome(ask()), Overloaded):
-            await asyncio.sleep(0.02)
-
-
-async def is_refused_at_once(postgres: Postgres) -> bool:
-    """Whether an answer is there without any wait for the network. Who comes when a look at the server is due waits for it; the next does not."""
-    return await _refuses_at_once(postgres) or await _refuses_at_once(postgres)
-
-
-async def _refuses_at_once(postgres: Postgres) -> bool:
-    asked = asyncio.ensure_future(outcome(postgres.query("SELECT 1")))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    done = asked.done()
-    await asked
-    return done and isinstance(asked.result(), Overloaded)
 
 
 def changes(caplog) -> list[str]:
@@ -97,7 +71,7 @@ async def test_a_server_that_is_killed_refuses_at_once_and_is_found_again(server
     await asyncio.to_thread(server.kill)
     for _ in range(3):
         assert isinstance(await outcome(postgres.query("SELECT 1")), Overloaded)
-    assert await is_refused_at_once(postgres)
+    assert await is_refused_at_once(lambda: postgres.query("SELECT 1"))
     await asyncio.to_thread(server.restart)
     await until_well(postgres.probe)
     assert not any(isinstance(one, Overloaded) for one in await all_at_once(postgres))
@@ -152,7 +126,7 @@ async def test_a_server_that_hangs_keeps_nobody_waiting_longer_than_allowed(serv
     async with asyncio.timeout(SECONDS * 8):
         outcomes = await asyncio.gather(*(outcome(postgres.query("SELECT 1")) for _ in range(50)))
     assert all(isinstance(one, Overloaded) for one in outcomes)
-    assert await is_refused_at_once(postgres)
+    assert await is_refused_at_once(lambda: postgres.query("SELECT 1"))
     server.go_on()
     await until_well(postgres.probe)
     await until_well(lambda: all_are_back(postgres))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from redis.crc import key_slot
@@ -12,6 +12,7 @@ from headgate.model.errors import Overloaded
 from headgate.storage.redis import Redis, script
 from headgate.storage.redis_node import PIPELINES
 from tests.servers.redis import RedisCluster, RedisRefused, RedisServer
+from tests.waiting import is_refused_at_once, outcome, until_well
 
 TIMEOUT = 0.25
 APPEND = script("return redis.call('APPEND', KEYS[1], ARGV[1])")
@@ -45,33 +46,6 @@ def nodes() -> Iterator[RedisCluster]:
         yield cluster
 
 
-async def outcome(asked: Awaitable[object]) -> object:
-    try:
-        return await asked
-    except Overloaded as error:
-        return error
-
-
-async def until_well(ask: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(30):
-        while isinstance(await outcome(ask()), Overloaded):
-            await asyncio.sleep(0.02)
-
-
-async def is_refused_at_once(redis: Redis) -> bool:
-    """Whether an answer is there without any wait for the network. Who comes when a look at the server is due waits for it; the next does not."""
-    return await _refuses_at_once(redis) or await _refuses_at_once(redis)
-
-
-async def _refuses_at_once(redis: Redis) -> bool:
-    asked = asyncio.ensure_future(outcome(redis.do("GET", "a")))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    done = asked.done()
-    await asked
-    return done and isinstance(asked.result(), Overloaded)
-
-
 def changes(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "headgate.storage.footing"]
 
@@ -81,7 +55,7 @@ async def test_a_server_that_is_killed_refuses_at_once_and_is_found_again(server
     await asyncio.to_thread(server.kill)
     for _ in range(3):
         assert isinstance(await outcome(redis.do("GET", "a")), Overloaded)
-    assert await is_refused_at_once(redis)
+    assert await is_refused_at_once(lambda: redis.do("GET", "a"))
     assert redis.fault
     await asyncio.to_thread(server.restart)
     await until_well(lambda: redis.do("GET", "a"))
@@ -100,7 +74,7 @@ async def test_a_server_that_hangs_keeps_nobody_waiting_longer_than_the_timeout(
     assert all(isinstance(one, Overloaded) for one in outcomes)
     # Many times what pipelines carry at once: those in line were not sent in vain, one batch after the other.
     assert redis.round_trips <= before + PIPELINES
-    assert await is_refused_at_once(redis)
+    assert await is_refused_at_once(lambda: redis.do("GET", "a"))
     server.go_on()
     await until_well(lambda: redis.do("GET", "a"))
 

@@ -19,8 +19,9 @@ import pytest
 from headgate.coalesce.redis import RedisRelay
 from headgate.providers.scripted import answer
 from headgate.storage.redis import Redis
-from tests.replicas import Replicas, until
+from tests.replicas import Replicas
 from tests.servers.redis import RedisServer
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CHILD = Path(__file__).with_name("flying_child.py")

@@ -7,8 +7,6 @@ call to a provider it was made by, so that what a caller got can be told from it
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncGenerator
 from typing import Literal
 
 import msgspec
@@ -21,29 +19,15 @@ from headgate.coalesce.coalesce import Flight
 from headgate.coalesce.memory import Board, MemoryRelay
 from headgate.coalesce.starts import Starts
 from headgate.dispatch import Patience
-from headgate.model.chat import ChatRequest, Delta, Done, Event, Json
-from headgate.model.clearance import Clearance
-from headgate.model.deployment import Deployment
-from headgate.model.errors import Rejected, Unavailable, UpstreamTimeout
-from headgate.model.money import Usage
-from headgate.model.tally import as_reported
 from headgate.model.tenancy import Key, Policy, Principal, Shares, Wishes
 from tests.chaos import times
 from tests.crowds import PARCEL, REFUND, Crowd, Reader
+from tests.played import Play, Player
 from tests.replicas import Wire
 from tests.virtual_time import clock, run
 
 QUESTIONS = (PARCEL[0], REFUND[0])
 FOR_EVER = 10_000.0
-
-
-class Play(msgspec.Struct, frozen=True):
-    """How one call to a provider goes: so many parts, after `first` seconds and `gap` between two, and an end."""
-
-    first: float
-    gap: float
-    parts: int
-    end: Literal["stop", "length", "down", "no", "cut", "silence"]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -78,66 +62,6 @@ class Schedule(msgspec.Struct, frozen=True):
     storing: float
     shares: Shares
     closes: float | None
-
-
-class Made(msgspec.Struct, frozen=True):
-    """A call that a provider got."""
-
-    text: str
-    play: Play
-
-
-class Player:
-    """A provider that all replicas use; it plays what it is given, one play for each call."""
-
-    def __init__(self, plays: list[Play]) -> None:
-        self._plays = itertools.cycle(plays)
-        self.made: list[Made] = []
-        self.open = 0
-
-    async def send(
-        self, deployment: Deployment, request: ChatRequest, clearance: Clearance, *, timeout: float
-    ) -> AsyncGenerator[Event, None]:
-        play, number = next(self._plays), len(self.made)
-        self.made.append(Made(request.question or "", play))
-        self.open += 1
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.sleep(play.first)
-                if play.end in ("down", "no"):
-                    raise Unavailable("down") if play.end == "down" else Rejected("no")
-                for event in self._events(number, play, stream=bool(request.stream)):
-                    yield event
-                    await asyncio.sleep(play.gap)
-                if play.end == "cut":
-                    raise Unavailable("cut off")
-                if play.end == "silence":
-                    await asyncio.Event().wait()
-        except TimeoutError:
-            raise UpstreamTimeout("too late") from None
-        finally:
-            self.open -= 1
-
-    @staticmethod
-    def _events(number: int, play: Play, *, stream: bool) -> list[Event]:
-        parts = [f"{number}.{part} " for part in range(play.parts)]
-        finish = play.end if play.end in ("stop", "length") else None
-        if not stream:
-            message = {"role": "assistant", "content": "".join(parts)}
-            events: list[Event] = [Delta([{"index": 0, "delta": message, "finish_reason": finish}])] if finish else []
-        else:
-            events = [Delta([{"index": 0, "delta": {"content": part}, "finish_reason": None}]) for part in parts]
-            events += [Delta([{"index": 0, "delta": {}, "finish_reason": finish}])] if finish else []
-        if finish is not None:
-            used = Usage(prompt_tokens=10, completion_tokens=play.parts)
-            events.append(Done("played-1", used, as_reported(used)))
-        return events
-
-    async def embed(self, deployment: Deployment, body: Json, clearance: Clearance, *, timeout: float) -> Json:
-        raise Rejected("no embeddings here")
-
-    async def close(self) -> None:
-        return None
 
 
 class SlowStore(MemoryStore):

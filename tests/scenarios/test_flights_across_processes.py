@@ -16,10 +16,11 @@ from headgate.model.tenancy import Principal, Wishes
 from headgate.providers.scripted import answer
 from headgate.storage.redis import Redis
 from tests.crowds import PARCEL, REFUND, Reader
-from tests.replicas import Replicas, until
+from tests.replicas import Replicas
 from tests.scenarios.house import caller
 from tests.servers.redis import PATIENT
 from tests.virtual_time import after, clock, in_virtual_time
+from tests.waiting import until
 
 PRICE = 10 * 1_000 + 1 * 2_000
 CANCELS = caller(abandoned="cancel", rpm=1_000, concurrency=1_000)

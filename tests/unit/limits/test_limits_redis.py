@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -16,6 +16,7 @@ from headgate.model.errors import RateLimited
 from headgate.model.tenancy import Policy, Principal
 from headgate.storage.redis import Redis
 from tests.servers.redis import PATIENT, RedisServer
+from tests.waiting import until
 
 CALLER = Principal(tenant="acme", policy=Policy(rpm=1_000, concurrency=2))
 
@@ -42,12 +43,6 @@ async def replicas() -> AsyncIterator[Replicas]:
 
 async def take(counters: RedisCounters, *, places: int = 1_000, limit: int = 1_000) -> Taken:
     return await counters.take("acme", places=places, limit=limit, per_seconds=60)
-
-
-async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await is_so():
-            await asyncio.sleep(0.01)
 
 
 async def test_two_processes_share_one_rate(redis_url, replicas) -> None:

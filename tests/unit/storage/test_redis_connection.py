@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trustme
@@ -15,6 +15,7 @@ from headgate.storage.redis import Redis, script
 from headgate.storage.redis_cluster import first_key
 from tests.servers.redis import PATIENT, RedisServer
 from tests.servers.server import free_port
+from tests.waiting import until
 
 ECHO = script("return ARGV[1]")
 
@@ -31,12 +32,6 @@ async def cluster(redis_cluster, redis_prefix) -> AsyncIterator[Redis]:
     redis = Redis(redis_cluster.url, cluster=True, prefix=redis_prefix, timeout=PATIENT)
     yield redis
     await redis.close()
-
-
-async def until(is_so: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not (await is_so() if asyncio.iscoroutinefunction(is_so) else is_so()):
-            await asyncio.sleep(0.01)
 
 
 async def test_what_is_asked_for_together_is_one_round_trip(redis) -> None:
